@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
@@ -32,7 +31,7 @@ from include.onboarding.outcome_tables import OutcomeTable
 from include.onboarding.profile import Table
 from include.onboarding.questions import Question
 from include.onboarding.worst_partition import Worst
-from include.onboarding.yaml_text import name_of, note, plain_name
+from include.onboarding.yaml_text import name_of, note, plain_name, quoted
 
 
 def draft_lines(
@@ -96,7 +95,7 @@ def draft_lines(
     days = differences(table, roles, names)
     for days_name, (header, sql) in days.items():
         yield (
-            f"      {days_name}: {{type: float64, sql: {json.dumps(sql)}}}  # days from "
+            f"      {days_name}: {{type: float64, sql: {quoted(sql)}}}  # days from "
             f"{note(header)} to the decision"
         )
     if roles.entity.made:
@@ -108,7 +107,7 @@ def draft_lines(
         sql = roles.event.made.over({header: sql_name(name) for header, name in names.items()})
         yield (
             f"      {plain_name(names[roles.event.header])}: {{type: {roles.event.made.kind}, sql: "
-            f"{json.dumps(sql)}}}  # {roles.event.made.why}"
+            f"{quoted(sql)}}}  # {roles.event.made.why}"
         )
     for each in others:
         yield from joins.source_lines(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -16,7 +15,7 @@ from include.onboarding.evidence import Evidence
 from include.onboarding.label_values import ONES
 from include.onboarding.profile import Profile, Table
 from include.onboarding.worst_partition import Worst
-from include.onboarding.yaml_text import column_names, note, plain_name
+from include.onboarding.yaml_text import column_names, note, plain_name, quoted
 
 
 def names_in(table: Table, roles: Roles) -> dict[str, str]:
@@ -52,7 +51,7 @@ def place_lines(table: Table, path: str) -> Iterator[str]:
     if table.source:
         yield from table.source
         return
-    yield f"    path: {json.dumps(path)}"
+    yield f"    path: {quoted(path)}"
     yield f"    format: {table.format}"
     yield from _dialect_lines(table)
     yield from totals_lines(table)
@@ -69,7 +68,7 @@ def _dialect_lines(table: Table) -> Iterator[str]:
             yield f"    encoding: {dialect['encoding']}  # guessed: it is not UTF-8"
         return
     if table.format == "csv" and (dialect["separator"] != "," or not dialect["header"]):
-        yield f"    separator: {json.dumps(dialect['separator'])}  # guessed from the first lines"
+        yield f"    separator: {quoted(dialect['separator'])}  # guessed from the first lines"
     if not dialect["header"]:
         yield (
             "    header: false  # guessed: the first line is a row; columns are c1, c2, ...: "
@@ -83,7 +82,7 @@ def _dialect_lines(table: Table) -> Iterator[str]:
     if dialect["quote"] == "none":
         yield "    quote: none  # guessed: read as marks, quotes would put lines into one value"
     elif dialect["quote"] != '"':
-        yield f"    quote: {json.dumps(dialect['quote'])}  # guessed: values stand in such marks"
+        yield f"    quote: {quoted(dialect['quote'])}  # guessed: values stand in such marks"
     if dialect["escape"] != "double":
         yield f'    escape: {dialect["escape"]}  # guessed: quotes in quotes are written \\"'
     if dialect["encoding"] != "utf-8":
@@ -119,7 +118,7 @@ def column_lines(
         own = (kind or entity_type(column)) if key else column.type
         line = _column(column, name, column.header in needed, own)
         if column is label and table.totals and column.type == "int64" and column.distinct == 2:
-            listed = ", ".join(json.dumps(value) for value in table.distinct(column.header))
+            listed = ", ".join(quoted(value) for value in table.distinct(column.header))
             line = line.replace("type: int64", f"type: int64, values: [{listed}]", 1)
         yield f"      {plain_name(name)}: {line}"
     for header, nested in table.nested.items():
@@ -130,7 +129,7 @@ def _column(column: Profile, name: str, needed: bool, kind: str) -> str:
     """Return the contract of a column, with what a person should know of it."""
     fields = [f"type: {kind}"]
     if name != column.header:
-        fields.append(f"header: {json.dumps(column.header)}")
+        fields.append(f"header: {quoted(column.header)}")
     if needed and column.nulls == 0:
         fields.append("nullable: false")
     fields += [
@@ -163,7 +162,7 @@ def code_lines(table: Table) -> Iterator[str]:
     if not holders:
         return
     codes = sorted({code for column in holders for code in column.codes}, key=float)
-    listed = ", ".join(map(json.dumps, codes))
+    listed = ", ".join(map(quoted, codes))
     where = ", ".join(note(column.header) for column in holders[:4])
     more = f" and {len(holders) - 4} more" if len(holders) > 4 else ""
     yield (
@@ -250,7 +249,7 @@ def positive_lines(roles: Roles) -> Iterator[str]:
     """Yield which value of the label counts as 1, where it has to be said."""
     if roles.positive is None:
         return
-    ones = [json.dumps(value) for value in roles.positive.ones]
+    ones = [quoted(value) for value in roles.positive.ones]
     listed = ones[0] if len(ones) == 1 else f"[{', '.join(ones)}]"
     others = ", ".join(map(note, roles.positive.others))
     why = "given" if roles.positive.given else f"guessed: {roles.positive.why} counts as 1"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from include.ingestion.columns import MALFORMED
 from include.ingestion.file_reader import FileReader
 from include.ingestion.formats import ENDINGS, ending_of, kind_of
 from include.ingestion.remote_files import MAX_FILES, is_passed_over
+from include.onboarding.yaml_text import quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,12 +55,12 @@ class TableFiles:
         sheet, member = self.answer["sheet"], self.answer["member"]
         if sheet is not None and self.answer["sheets"]:
             yield (
-                f"    sheet: {json.dumps(sheet)}  # read alone; others: "
+                f"    sheet: {quoted(sheet)}  # read alone; others: "
                 f"{_listed(self.answer['sheets'])}"
             )
         if member is not None and self.answer["members"]:
             yield (
-                f"    member: {json.dumps(member)}  # read alone; others: "
+                f"    member: {quoted(member)}  # read alone; others: "
                 f"{_listed(self.answer['members'])}"
             )
 
@@ -205,5 +205,5 @@ def _check_alike(first: tuple[Path, dict[str, Any]], path: Path, answer: dict[st
 
 def _listed(names: list[str]) -> str:
     """Return names in a comment, as JSON: none of them can end it."""
-    shown = ", ".join(json.dumps(name[:60]) for name in names[:8])
+    shown = ", ".join(quoted(name[:60]) for name in names[:8])
     return f"{shown}, ..." if len(names) > 8 else shown

@@ -45,11 +45,24 @@ def column_names(
     return names
 
 
+def quoted(text: str) -> str:
+    """Return a text in quotes as YAML reads it back, in plain letters.
+
+    JSON writes a letter beyond U+FFFF, such as a smiley, as two; YAML reads them as two.
+    """
+    return "".join(
+        json.dumps(letter)[1:-1]
+        if letter <= "\uffff" and letter != "\x7f"
+        else f"\\U{ord(letter):08x}"
+        for letter in text
+    ).join('""')
+
+
 def plain_name(name: str) -> str:
     """Return a name as YAML reads it back: in quotes where it would be a number or the like."""
     import yaml
 
-    return name if yaml.safe_load(name) == name else json.dumps(name)
+    return name if yaml.safe_load(name) == name else quoted(name)
 
 
 def note(foreign: str) -> str:

@@ -205,6 +205,30 @@ def test_hostile_headers_and_values_reach_neither_yaml_nor_sql(tmp_path: Path) -
     assert len({name.lower() for name in source.columns}) == len(header)
 
 
+def test_letters_beyond_two_bytes_are_names_values_and_places(tmp_path: Path) -> None:
+    """In JSON they are two letters, which YAML does not put together."""
+    rows: list[list[object]] = [
+        [
+            n,
+            f"2025-01-{1 + n % 28:02}",
+            n,
+            "\U0001f44d" if n % 3 else "\U0001f44e",
+            "\x7f" if n % 9 else n,
+        ]
+        for n in range(100)
+    ]
+    folder = tmp_path / "\U0001f4c1"
+    folder.mkdir()
+    header = ["id", "date", "\U00020bb7 \U0001f600", "label", "gap\x7f"]
+    table = write(folder / "t.csv", header, rows)
+    given = draft.path_in(tmp_path, table, tmp_path / "data")
+    _, text = draft.draft(table, given_path=given, positive=("\U0001f44e",))
+    source = use_case_file.parse(text, folder=tmp_path).sources["rows"]
+    assert {column.header or name for name, column in source.columns.items()} == set(header)
+    assert source.path == "\U0001f4c1/t.csv"
+    assert use_case_file.parse(text, folder=tmp_path).label.positive == "\U0001f44e"
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
