@@ -190,10 +190,12 @@ def _show(drafted: Draft) -> None:
     from include.onboarding.outcome_tables import shown_match
     from include.onboarding.overview import HEADS
 
+    table = drafted.table
+    broken = f", and {table.broken} lines that could not be read as one" if table.broken else ""
     print_table(
         HEADS,
         [view.as_row() for view in drafted.views],
-        title=f"{drafted.table.path.name}: {drafted.table.rows} rows",
+        title=f"{table.path.name}: {table.rows} rows{broken}",
     )
     if drafted.joined or drafted.apart:
         print_table(

@@ -54,6 +54,7 @@ class Draft:
             "name": self.name,
             "table": str(self.table.path),
             "rows": self.table.rows,
+            "broken_lines": self.table.broken,
             "decisions": self.decisions[0],
             "label_rate": self.decisions[1],
             "columns": [view.as_json() for view in self.views],

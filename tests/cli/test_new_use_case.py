@@ -72,6 +72,19 @@ def test_json_holds_columns_questions_and_the_file(run: Run, tmp_path: Path) -> 
     assert asked["outcome"] == "closed_at"
 
 
+def test_lines_that_could_not_be_read_are_counted_where_the_rows_are(
+    run: Run, tmp_path: Path
+) -> None:
+    table = shoppers(tmp_path)
+    lines = table.read_text().splitlines()
+    lines[5:9] = [line.rsplit(",", 1)[0] for line in lines[5:9]]
+    table.write_text("\n".join(lines) + "\n")
+    shown = run("new", "--from", table).out
+    assert f"{N - 4} rows, and 4 lines that could not be read as one" in " ".join(shown.split())
+    told = json.loads(run("new", "--from", table, "--json").out)
+    assert (told["rows"], told["broken_lines"]) == (N - 4, 4)
+
+
 def test_yes_takes_the_guesses_and_options_answer(run: Run, tmp_path: Path) -> None:
     table = shoppers(tmp_path)
     options = ["--known", "event + 2d", "--written-later", "amount", "--yes"]

@@ -234,6 +234,8 @@ def test_letters_beyond_two_bytes_are_names_values_and_places(tmp_path: Path) ->
     [
         ("", "is empty"),
         ("id,date,label\n", "no rows"),
+        ("id^date^label\n1^2025-01-01^0\n", r"each line is one value \('id\^date\^label'\)"),
+        ('"1,2025-01-01,0"\n"2,2025-01-02,1"\n', "write the YAML by hand, .* separator under"),
         ("id,when,label\n1,soon,0\n2,later,1\n", "no column holds dates .* --snapshot DATE"),
         ("id,date,x\n1,2025-01-01,5\n2,2025-01-02,7\n", "no column holds just 0 and 1"),
         (
