@@ -53,13 +53,18 @@ def convert_csv(
 ) -> tuple[list[str], int]:
     """Turn a CSV in UTF-8 into text columns; return their names and the number of rows.
 
-    A line that could not be split stands among the rows as `malformed`. One that repeats the
-    header, as where exports were put together, is no row; the others keep their numbers.
+    Without a line that is not empty there are neither. A line that could not be split stands among
+    the rows as `malformed`. One that repeats the header, as where exports were put together, is no
+    row; the others keep their numbers.
 
     Raises:
         Refused: a line is too long, a quote is never closed, or no line could be split at all.
     """
     columns, separator = _header(path, declared, dialect)
+    if not columns:
+        if dialect.skip:
+            raise Refused(f"has no line behind the {dialect.skip} that are left out; mend skip")
+        return [], 0
     names = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(len(columns)))
     # DuckDB takes a mark that is written into the query; in a text ' is doubled.
     quote = "" if dialect.quote == NO_QUOTE else dialect.quote.replace("'", "''")
@@ -258,7 +263,11 @@ def _header(path: Path, declared: Sequence[str], dialect: Dialect) -> tuple[list
         if score > best[0]:
             best = (score, names, separator)
     unescaped = text.replace("\\" + dialect.quote, "") if dialect.escape == "backslash" else text
-    if "\n" in best[1][-1] and len(start) <= MAX_HEADER and unescaped.count(dialect.quote) % 2:
+    if (
+        "\n" in "".join(best[1][-1:])
+        and len(start) <= MAX_HEADER
+        and unescaped.count(dialect.quote) % 2
+    ):
         rows = cells(text, best[2], escape=dialect.escape, quote=dialect.quote, limit=2)
         if len(rows) == 1:
             raise Refused(

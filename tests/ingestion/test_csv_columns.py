@@ -62,6 +62,16 @@ def test_a_quote_is_a_letter_where_values_stand_in_none(tmp_path: Path) -> None:
     assert rows[2][3] == 'BROKEN"'
 
 
+def test_empty_lines_alone_are_no_columns_and_no_rows(tmp_path: Path) -> None:
+    path, out = tmp_path / "in.csv", tmp_path / "out.arrow"
+    for text in ("\n", "\r\n\r\n"):
+        path.write_bytes(text.encode())
+        for dialect in (Dialect(), Dialect(";", header=False, quote="none")):
+            assert convert_csv(path, out, DECLARED, str(tmp_path), dialect) == ([], 0)
+    with pytest.raises(Refused, match="no line behind the 2 that are left out; mend skip"):
+        convert_csv(path, out, DECLARED, str(tmp_path), Dialect(skip=2))
+
+
 def test_columns_without_a_header_are_numbered(tmp_path: Path) -> None:
     columns, rows = converted(tmp_path, "1,Ann\n", Dialect(",", header=False))
     assert (columns, rows) == (["c1", "c2"], [["1", "Ann", 1]])
