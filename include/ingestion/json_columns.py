@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import msgspec
 
 from include.ingestion.decompression import Refused, first_line
 from include.ingestion.text_columns import (
     KEPT_LINE,
+    MAX_CELL,
     MAX_HEADER,
     MAX_LINE,
     check_columns,
@@ -141,11 +143,15 @@ def _convert_lines(path: Path, out: Path, temporary: str) -> tuple[list[str], in
             "json_type(line) = 'OBJECT' AND len(json_keys(line)) = "
             "len(list_distinct(json_keys(line)))"
         )
-        con.execute(
-            "CREATE TEMP TABLE lines AS SELECT row, line, CASE WHEN json_valid(line) THEN "
-            f"coalesce({whole}, false) ELSE false END AS whole FROM ({lines})",
-            {"path": str(path)},
-        )
+        try:
+            con.execute(
+                "CREATE TEMP TABLE lines AS SELECT row, line, CASE WHEN json_valid(line) THEN "
+                f"coalesce({whole}, false) ELSE false END AS whole FROM ({lines})",
+                {"path": str(path)},
+            )
+        except duckdb.InvalidInputException:
+            _refuse_long_line(path)
+            raise
         names = con.execute(
             "SELECT name FROM (SELECT unnest(CASE WHEN whole THEN json_keys(line) ELSE [] END) AS "
             "name, row FROM lines) GROUP BY name ORDER BY min(row), name"
@@ -168,6 +174,17 @@ def _convert_lines(path: Path, out: Path, temporary: str) -> tuple[list[str], in
             "malformed FROM lines ORDER BY row"
         )
         return columns, write_columns(con, query, out, {}, len(columns))
+
+
+def _refuse_long_line(path: Path) -> None:
+    """Refuse a file that has a line of more bytes than are read, by its number."""
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 2), b""), 1):
+            if len(line.rstrip(b"\r\n")) >= MAX_LINE:
+                raise Refused(
+                    f"line {number} is longer than {MAX_LINE >> 20} MB; write one object a line, "
+                    f"with values of at most {MAX_CELL >> 20} MB"
+                )
 
 
 def _pointer(name: str) -> str:

@@ -73,6 +73,13 @@ def test_an_array_of_any_size_would_not_fit_into_memory(
         converted(tmp_path, '[{"a": 1}]')
 
 
+@pytest.mark.parametrize("text", ['{{"a": 1}}\n{long}\n', '[{{"a": 1}}, {long}]'])
+def test_a_line_that_is_too_long_is_refused_by_its_number(tmp_path: Path, text: str) -> None:
+    long = '{"a": "' + "x" * (5 << 20) + '"}'
+    with pytest.raises(Refused, match="line 2 is longer than 4 MB"):
+        converted(tmp_path, text.format(long=long))
+
+
 @pytest.mark.parametrize(
     "text",
     [
