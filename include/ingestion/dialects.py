@@ -159,6 +159,8 @@ def _guess(text: str, encoding: str, quote: str) -> Dialect:
         if separator == ", " and not re.search(', "', sample):
             continue  # the comma alone says the same: blanks around a value are left out
         if rank > best[0]:
+            if first and _ends_by_separator(rows[first - 1], whole):
+                first, whole = first - 1, [[*rows[first - 1], ""], *whole]
             if _names_follow(whole):
                 first, whole = first + 1, whole[1:]
             skip = _lines_before(text, rows[first], separator, best[1]) if first else 0
@@ -170,6 +172,11 @@ def _guess(text: str, encoding: str, quote: str) -> Dialect:
     if best[0][1] < 0:  # one column
         return replace(best[1], header=_is_header(cells(text, ",", quote=quote, limit=ROWS)))
     return best[1]
+
+
+def _ends_by_separator(above: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Tell whether a separator ends each row, and not the line of names above them."""
+    return len(above) + 1 == len(rows[0]) and not any(row[-1].strip() for row in rows)
 
 
 def _quote(text: str, separator: str) -> str:

@@ -97,6 +97,12 @@ SAME = [["0", "2025-01-01", "0.5", "word0"], ["39", "2025-01-12", "39.5", "word0
         (gzip.compress(WHOLE.encode(), mtime=0), {}, DECLARED),
         (gzip.compress(WHOLE.encode("utf-16"), mtime=0), {"encoding": "utf-16"}, DECLARED),
         ("\ufeff" + WHOLE, {}, DECLARED),
+        (NAMES + "".join(LINES).replace("\n", ",\n"), {}, DECLARED),
+        (
+            "Orders\n" + (NAMES + "".join(LINES).replace("\n", ",\n")).replace(",", ";"),
+            {"separator": ";", "skip": 1},
+            DECLARED,
+        ),
         (WHOLE.replace("id,", ",", 1), {}, ["Unnamed: 0", "day", "amount", "note"]),
         (WHOLE.replace("\n", "\r"), {}, DECLARED),
         (
