@@ -28,6 +28,7 @@ _SHAPES: dict[ColumnType, str] = {
     "timestamp": "[0-9]{4}-[0-9]{2}-[0-9]{2}.*",
 }
 """Regular expressions of values as the contract reads them undeclared; of equals the first wins."""
+_MOSTLY = 0.7  # share of numbers from which a column of texts may be one of numbers
 _ZERO_FIRST = "regexp_full_match(t, '[+-]?0[0-9]+')"
 # Whole numbers that no int64 holds, and of which a float would keep only the first digits.
 _TOO_LONG = "regexp_full_match(t, '[+-]?[0-9]{16,}') AND try_cast(t AS BIGINT) IS NULL"
@@ -101,11 +102,31 @@ def _best(texts: ColumnTexts, columns: Sequence[Column], judged: Column | None) 
     return min(by_misfits, key=lambda pair: pair[0])[1] if by_misfits else None
 
 
+def _note_numbers(texts: ColumnTexts) -> None:
+    """Note that most values of a column are numbers: what the others mean, a person knows."""
+    if texts.sounds_of_id or not texts.have_shape(_SHAPES["float64"]):
+        return
+    column = Column(type="float64", null_values=[*texts.tokens] or None)
+    values = texts.filled - sum(texts.tokens.values())
+    numbers = values - texts.misfits(column)
+    if not values or numbers < _MOSTLY * values or texts.count(_ZERO_FIRST):
+        return
+    others = ", ".join(map(shown, texts.examples(column)))
+    if others:
+        texts.notes.append(
+            f"{numbers / values:.0%} of its values are numbers, others are such as {others}: if "
+            "they mean no value, write type: float64, null_values: [...]; if they are numbers, "
+            "make one by sql"
+        )
+
+
 def _as_text(texts: ColumnTexts) -> Column:
     """Return a text column.
 
     Tokens that no language has a word for mean no value; others are noted, for they may be values.
     """
+    if not texts.hints:
+        _note_numbers(texts)
     texts.notes += texts.hints
     tokens = [token for token in texts.tokens if token.lower() in _NO_WORDS]
     words = [token for token in texts.tokens if token not in tokens]

@@ -81,6 +81,15 @@ def test_the_form_that_all_values_fit_is_declared(texts: list[str], column: dict
             r"form that is not known, such as '2025-01-01T10:00:00\+01:00\[Europe/Berlin\]'",
         ),
         (numbers("99%", 30) + numbers("99", 30), "make them alike"),
+        (
+            [*numbers("999"), *["\u2013"] * 5],
+            r'^92% of its values are numbers, .* such as "\\u2013": .* null_values: \[...\]',
+        ),
+        ([*numbers("999.5"), *[f"({n}.5)" for n in range(20)]], r'^75% of .* such as "\(0.5\)", '),
+        (
+            [*numbers("999.5"), *[f"{n}.5-" for n in range(20)]],
+            r'such as "0.5-", .* make one by sql',
+        ),
         (["red", "green", "NA", "None"] * 9, r'holds "NA" \(9\), "None" \(9\) as values'),
     ],
 )
@@ -90,6 +99,14 @@ def test_what_cannot_be_told_stays_text_and_is_asked(texts: list[str], says: str
     column, notes = guessed(texts)
     assert column == {"type": "string"}
     assert re.search(says, notes), notes
+
+
+def test_codes_most_of_which_are_numbers_keep_what_means_no_value() -> None:
+    codes = [*numbers("999.5"), *["V57", "E11"] * 9, *["?"] * 9]
+    column, notes = guessed(codes)
+    assert column == {"type": "string", "null_values": ["?"]}
+    assert notes.startswith('77% of its values are numbers, others are such as "E11", "V57": if')
+    assert guessed(codes, "diagnosis_code")[1] == guessed(["05", *codes])[1] == ""
 
 
 def test_a_few_misfits_are_named_and_counted(tmp_path: Path) -> None:
