@@ -220,7 +220,7 @@ def test_quotes_that_are_letters_mark_no_values(
     answer, body = read(reader, tmp_path / "t.csv", content)
     assert answer["dialect"]["quote"] == "none"
     assert (len(body), body[2][3], body[5][3]) == (40, '"word2', 'word2"')
-    declared = {"declared": DECLARED, "separator": separator}
+    declared: dict[str, Any] = {"declared": DECLARED, "separator": separator}
     assert read(reader, tmp_path / "t.csv", content, quote="none", **declared)[1] == body
     with pytest.raises(SourceError, match=r"3 more lines .* column 'note' of row 3.* quote: none"):
         read(reader, tmp_path / "t.csv", content, **declared)
