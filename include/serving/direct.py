@@ -30,6 +30,7 @@ from include.serving.prometheus import Metrics
 from include.serving.serving_table import ServingTable
 from include.serving.shadow import Shadow
 from include.serving.snapshot import Loaded, Served, ServedRelease
+from include.serving.typed_rows import names_features_once
 from include.texts import plain_text
 
 MAX_PLAIN_BODY = 64 * 1024  # bytes
@@ -171,6 +172,10 @@ class Direct:
         asked = Asked(self._own_id(), caller_id_of(headers.get(b"x-request-id")))
         try:
             request = plan.decode(body)
+            if not names_features_once(request, body):
+                return None
+            if request.entity is UNSET:
+                request.entity = None
             if (
                 plan.has_text_key
                 and request.entity

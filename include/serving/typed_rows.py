@@ -39,18 +39,32 @@ _encode = msgspec.json.Encoder().encode
 def request_decoder(entity: str) -> msgspec.json.Decoder[Any]:
     """Return what reads the body of a request about an entity whose key is of this type.
 
-    What it reads has `entity` and `features`, the latter not read yet, or UNSET.
+    What it reads has `entity` and `features`, the latter not read yet; either may be UNSET.
     """
     typed = msgspec.defstruct(
         "TypedRequest",
         [
-            ("entity", _ENTITIES[entity] | None, None),
+            ("entity", _ENTITIES[entity] | None | UnsetType, UNSET),
             ("features", msgspec.Raw | UnsetType, UNSET),
         ],
         forbid_unknown_fields=True,
         gc=False,
     )
     return msgspec.json.Decoder(typed)
+
+
+def names_features_once(request: Any, body: bytes) -> bool:
+    """Tell whether a request, as it was read from this body, has one row at most.
+
+    Of two the decoder has read the last one alone; the first may be no row, or no JSON.
+    """
+    row, entity = request.features, request.entity
+    if row is UNSET:
+        return True
+    # Each name and each text has two quotation marks. Where an entity's key has more, it is for the
+    # long way to say.
+    marks = 2 if entity is UNSET else 6 if entity.__class__ is str else 4
+    return body.count(b'"') - bytes(row).count(b'"') == marks
 
 
 class RowReader:

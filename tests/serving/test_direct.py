@@ -190,6 +190,20 @@ def test_what_is_no_json_is_left_too(client: Client, body: bytes) -> None:
     assert lines(client) == []
 
 
+@pytest.mark.parametrize(
+    "first", ["1", "null", '{"income": 1e400}', '["]', '"entity"', '"\\ud800"']
+)
+@pytest.mark.parametrize("entity", ["", '"entity": 1, ', '"entity": null, '])
+def test_of_two_rows_neither_way_passes_over_the_first(
+    client: Client, first: str, entity: str
+) -> None:
+    name = '"feature\\u0073"' if first == "1" else '"features"'
+    body = f'{{{entity}{name}: {first}, "features": {json.dumps(ROW)}}}'.encode()
+    assert direct(client, body) is None
+    assert long(client, body)[0] in (400, 422)
+    assert lines(client) == []
+
+
 def test_two_equal_names_are_logged_as_the_model_saw_them(client: Client) -> None:
     row = json.dumps(ROW)[:-1] + ', "income": 7.5}'
     twice = short(client, b'{"features": ' + row.encode() + b"}")
