@@ -198,10 +198,14 @@ class DirectProtocol(PeerProtocol):
         if self._asked is not None:
             self._turn.settle()
 
-    def eof_received(self) -> None:
-        """Send what waits: the connection is closed behind this."""
+    def eof_received(self) -> bool:
+        """Send what waits; a question to another process is waited for, too."""
         self._end_turn()
-        super().eof_received()
+        if self._is_waiting:
+            self._is_ending = True
+            return True
+        self._hand_over()
+        return super().eof_received()
 
     def give_up(self, status: int, reason: str) -> None:
         """Answer by hand and close, as for a request that was handed over."""

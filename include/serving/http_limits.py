@@ -9,9 +9,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from include.serving.http import MAX_BODY, Refusal
+from include.serving.http_order import OrderedProtocol
 from include.serving.one_write import OneWrite
 
 MAX_HEAD = 16 * 1024  # bytes of path and headers
@@ -24,18 +23,21 @@ BODY_SECONDS = 20.0
 _CHUNK_ROOM = 256 * 1024
 
 
-class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
+class _GivenUp(Exception):
+    """Stops the parser: what stands behind a request that was given up is not read."""
+
+
+class EdgeProtocol(OrderedProtocol):
     """uvicorn's HTTP protocol, with bounded headers and a clock for each request.
 
     `began` is when the request in hand began, in the loop's seconds; None between requests, when
-    uvicorn's own limit on idle connections applies. `in_head` says that its headers are not whole,
-    `idle_since` since when a connection whose last answer was not uvicorn's is idle.
+    uvicorn's own limit on idle connections applies. `idle_since` is since when a connection whose
+    last answer was not uvicorn's is idle.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.began: float | None = None
-        self.in_head = True
         self.idle_since: float | None = None
         self._head_bytes = 0
         self._request_bytes = 0
@@ -51,6 +53,8 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         """Refuse endless headers before they are collected."""
+        if self.is_over:
+            return
         self._read_bytes = len(data)
         if self.in_head:
             self._head_bytes += len(data)
@@ -65,7 +69,7 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
             self.give_up(413, f"the request is larger than {MAX_REQUEST} bytes")
             return
         if self.parser is not None:
-            super().data_received(data)
+            self.parse(data)
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -74,6 +78,8 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
 
     def start_clock(self) -> None:
         """Start the clock of a request, and count what is read of it."""
+        if self.is_over:
+            raise _GivenUp
         self.began, self.in_head, self.idle_since = self.loop.time(), True, None
         self._trailer_bytes = self._request_bytes = 0
         # What was read with the beginning of the headers may all be of them; the rest adds to it.
@@ -96,8 +102,10 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
             if size > MAX_HEAD:
                 self.give_up(431, f"the request's headers are larger than {MAX_HEAD} bytes")
                 return
+        if self.sets_aside():
+            return
+        self.open_request()  # where it fails, no request is in hand
         self.in_head, self._head_bytes = False, 0
-        self.open_request()
 
     def on_body(self, body: bytes) -> None:
         """Collect a piece of the body, unless the request was given up."""
@@ -106,9 +114,9 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
 
     def on_message_complete(self) -> None:
         """Stop the clock."""
-        given_up, self.began, self.in_head = self.in_head, None, True
+        was_begun, self.began, self.in_head = not self.in_head, None, True
         self._request_bytes = 0
-        if not given_up:
+        if was_begun and not self.is_over:
             self.close_request()
 
     def open_request(self) -> None:
@@ -127,21 +135,21 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
         """Say that the body is whole."""
         super().on_message_complete()
 
+    def refuse_nonsense(self) -> None:
+        """Refuse what is no request in the node's form."""
+        self.give_up(400, "this is no HTTP request, or not one that can be read in one way only")
+
     def give_up(self, status: int, reason: str) -> None:
         """Answer by hand and close; nothing of the request reaches the application any more."""
-        if self.transport.is_closing():
+        if self.is_over or self.transport.is_closing():
             return
-        # Only where no answer has begun: a second one would be taken for a part of its body.
-        cycle = self.cycle
-        between = self.in_head and (cycle is None or cycle.response_complete)
-        if between or (not self.in_head and cycle is not None and not cycle.response_started):
-            body = Refusal(status, "refused", reason).body()
-            head = (
-                f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\n"
-                f"content-length: {len(body)}\r\n"
-            )
-            self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
-        self.transport.close()
+        body = Refusal(status, "refused", reason).body()
+        head = (
+            f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.end_with(head.encode() + body)
+        self.began = None
 
 
 def end_slow_requests(connections: Iterable[Any], now: float) -> int:

@@ -39,5 +39,6 @@ class OneWrite:
         return self._transport.is_closing()
 
     def _send_head(self, data: bytes) -> None:
-        self._transport.write(self._head + data)
+        if not self._transport.is_closing():  # of a client that has left uvloop makes an error
+            self._transport.write(self._head + data)
         self._head, self._has_begun = b"", True

@@ -220,6 +220,19 @@ async def test_a_client_that_leaves_meanwhile_is_answered_on_record(site: Site) 
     assert [one["arm"] for one in lines(site)] == ["challenger"]
 
 
+async def test_who_ends_its_own_half_meanwhile_gets_its_answer(site: Site) -> None:
+    remote = release(site)
+    remote.seconds = 0.05
+    reader, writer = await site.connect()
+    writer.write(asked())
+    await until(lambda: remote.asked)
+    writer.write_eof()
+    assert (await answer(reader))[1]["arm"] == "challenger"
+    assert await reader.read() == b""
+    assert site.reached == []
+    writer.close()
+
+
 async def test_a_node_that_ends_answers_who_waits(site: Site) -> None:
     remote = release(site)
     remote.seconds = 0.3
