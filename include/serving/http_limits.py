@@ -123,9 +123,9 @@ class EdgeProtocol(OrderedProtocol):
         """Hand a request to the application, its body may follow."""
         before = self.cycle
         super().on_headers_complete()
-        # Of an answer without a body, to HEAD, uvicorn writes nothing behind the head.
-        if self.cycle is not before and self.scope["method"] != "HEAD":
-            self.cycle.transport = OneWrite(self.transport)
+        if self.cycle is not before:
+            has_body = self.scope["method"] != "HEAD"
+            self.cycle.transport = OneWrite(self.transport, has_body=has_body)
 
     def take_body(self, body: bytes) -> None:
         """Hand over a piece of the body."""

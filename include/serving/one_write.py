@@ -10,21 +10,26 @@ import asyncio
 
 
 class OneWrite:
-    """The transport of one answer, as uvicorn uses it: its head waits for what comes after it."""
+    """The transport of one answer, as uvicorn uses it: its head waits for what comes after it.
+
+    What is written for a client that has left is passed over: of uvloop's transports it would be an
+    error, and uvicorn asks only whether whoever sent the newest request is there.
+    """
 
     __slots__ = ("_has_begun", "_head", "_transport")
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport, self._head, self._has_begun = transport, b"", False
+    def __init__(self, transport: asyncio.Transport, *, has_body: bool = True) -> None:
+        """Build it; an answer without a body, to HEAD, is its head alone."""
+        self._transport, self._head, self._has_begun = transport, b"", not has_body
 
     def write(self, data: bytes) -> None:
         """Keep the head of the answer; send the first part of its body with it, then the rest."""
         if self._has_begun:
-            self._transport.write(data)
+            self._put(data)
         elif self._head:
             self._send_head(data)
         elif data.startswith(b"HTTP/1.1 100 "):  # the client waits for it, before it sends its body
-            self._transport.write(data)
+            self._put(data)
         else:
             self._head = data
 
@@ -39,6 +44,9 @@ class OneWrite:
         return self._transport.is_closing()
 
     def _send_head(self, data: bytes) -> None:
-        if not self._transport.is_closing():  # of a client that has left uvloop makes an error
-            self._transport.write(self._head + data)
+        self._put(self._head + data)
         self._head, self._has_begun = b"", True
+
+    def _put(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
