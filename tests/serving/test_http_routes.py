@@ -38,7 +38,19 @@ def test_pages_are_read_by_get_and_head_alone(client: Client, path: str, media_t
     assert refused.json()["error"]["code"] == "method"
 
 
-@pytest.mark.parametrize("path", ["/", "/health/", "/v1", f"/v1/{NAME}", "/v1/a/b/c", "/static/x"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/health/",
+        "/health%0a",
+        "/v1",
+        f"/v1/{NAME}",
+        f"/v1/{NAME}/model%0A",
+        "/v1/a/b/c",
+        "/static/x",
+    ],
+)
 def test_another_path_is_no_page(client: Client, path: str) -> None:
     client.serve()
     answer = client.ask("GET", path)
