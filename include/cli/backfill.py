@@ -97,7 +97,10 @@ def score(
     model: Annotated[
         int | None,
         typer.Option(
-            "--version", metavar="N", help="Version of the model that scores; else the champion."
+            "--version",
+            metavar="N",
+            help="Version of the model that scores; else that of before, else the champion "
+            "(of a backfill, that of then).",
         ),
     ] = None,
     output: Annotated[

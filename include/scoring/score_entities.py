@@ -24,6 +24,7 @@ from include.features.feature_sets import FeatureSet
 from include.files import written_aside
 from include.lake.commits import Fence
 from include.lake.digests import digest
+from include.lake.tables import Lake
 from include.models.artefact import refuse_collected
 from include.models.kinds import ServedModel
 from include.models.loading import load_model
@@ -32,7 +33,7 @@ from include.models.presence import find_bundle
 from include.pipeline.feature_outputs import FeatureOutputs
 from include.pipeline.lakes import open_lake
 from include.point_in_time import partitions
-from include.point_in_time.curated import scores_table
+from include.point_in_time.curated import ARROW_TYPES, scores_table
 from include.records.audit import AuditEntry
 from include.records.records import Model, Records
 
@@ -62,12 +63,12 @@ def score(
     output: Path | None = None,
     actor: str = "cli",
 ) -> Scored:
-    """Score all entities as of a partition by the champion, or by a given version.
+    """Score all entities as of a partition by the model that `find_model` names.
 
     Rows: entity key, event_timestamp (of the features), score, decision, version, model_digest.
 
     Raises:
-        ConfigError: there is no such model, or none that serves.
+        ConfigError: there is no such model, or none that was released by then.
         MissingPartition: features that can be alive at its as_of are not computed for the model.
         ArtefactError: the bundle does not have its recorded digest, answers otherwise here, or
             was collected.
@@ -75,10 +76,10 @@ def score(
         SourceError: the CSV cannot be written.
     """
     period = partitions.period(use_case, key)
-    model = _find_model(records, use_case.name, version)
+    lake = open_lake(settings)
+    model = find_model(records, lake, use_case, key, version)
     feature_set = feature_sets.recorded(records, use_case.name, model.feature_set)
     require_features(records, use_case, feature_set, key)
-    lake = open_lake(settings)
     refuse_collected(model)
     store = ArtefactStore.of(settings)
     predictor = load_model(find_bundle(store, model), model.model_digest)
@@ -167,19 +168,62 @@ def _shown(column: pa.Array) -> Sequence[Any]:
     return list(cells[np.asarray(codes.indices.fill_null(len(shown)))])
 
 
-def _find_model(records: Records, use_case: str, version: int | None) -> Model:
-    number = records.routes.get(use_case).champion if version is None else version
-    if number is None:
+def find_model(
+    records: Records, lake: Lake, use_case: UseCase, key: str, version: int | None = None
+) -> Model:
+    """Return the model that scores a partition; it is an input, so a rerun has the same one.
+
+    It is the stated version, else the one that scored the partition before, else the champion. Of a
+    backfill that is the newest model of then: what the champion of now has learnt from came later.
+
+    Raises:
+        ConfigError: there is no such model, or none that was released by then.
+    """
+    name = use_case.name
+    if version is None and (before := _scored_before(records, lake, use_case, key)) is not None:
+        return before
+    number = _champion(records, name, key) if version is None else version
+    model = records.models.get(name, number)
+    if model is None:
+        versions = [model.version for model in records.models.of(name)]
+        raise ConfigError(f"{name} has no model version {number}; there are {versions or 'none'}")
+    return model
+
+
+def _scored_before(records: Records, lake: Lake, use_case: UseCase, key: str) -> Model | None:
+    """Return the model by which a partition is scored already, if it is on record."""
+    table = scores_table(lake, use_case, _schema(use_case))
+    if key not in lake.keys(table):
+        return None
+    rows = lake.read(table, keys=[key], columns=["version", "model_digest"])
+    if not len(rows):
+        return None
+    model = records.models.get(use_case.name, rows["version"][0].as_py())
+    # After a reset a number may be another model's.
+    is_it = model is not None and model.model_digest == rows["model_digest"][0].as_py()
+    return model if is_it else None
+
+
+def _champion(records: Records, use_case: str, key: str) -> int:
+    """Return the champion of a partition: that of now, or of a backfill that of then."""
+    partition = records.partitions.get(use_case, key)
+    if partition is not None and partition.mode == "backfill":
+        released = [
+            (model.partition, model.version)
+            for model in records.models.of(use_case)
+            if model.state == "released" and model.partition <= key
+        ]
+        if not released:
+            raise ConfigError(
+                f"{use_case}: no model of {key} or before was released; name one with --version"
+            )
+        return max(released)[1]
+    champion = records.routes.get(use_case).champion
+    if champion is None:
         raise ConfigError(
             f"{use_case} has no champion yet; name a version with --version, or release one first"
         )
-    model = records.models.get(use_case, number)
-    if model is None:
-        versions = [model.version for model in records.models.of(use_case)]
-        raise ConfigError(
-            f"{use_case} has no model version {number}; there are {versions or 'none'}"
-        )
-    return model
+    return champion
 
 
 def require_features(
@@ -228,7 +272,7 @@ def _score_rows(
         )
     decision = use_case.decision
     decisions = pa.array([decision.below, decision.at_or_above], pa.string())
-    return pa.table(
+    rows = pa.table(
         {
             use_case.entity.key: frame.column(use_case.entity.key),
             "event_timestamp": frame.column("event_timestamp"),
@@ -237,4 +281,19 @@ def _score_rows(
             "version": pa.repeat(pa.scalar(model.version, pa.int64()), len(values)),
             "model_digest": pa.repeat(pa.scalar(model.model_digest, pa.string()), len(values)),
         }
+    )
+    return rows.cast(_schema(use_case))
+
+
+def _schema(use_case: UseCase) -> pa.Schema:
+    """Return the columns of scores."""
+    return pa.schema(
+        [
+            (use_case.entity.key, ARROW_TYPES[use_case.entity.type]),
+            ("event_timestamp", pa.timestamp("us", tz="UTC")),
+            ("score", pa.float64()),
+            ("decision", pa.string()),
+            ("version", pa.int64()),
+            ("model_digest", pa.string()),
+        ]
     )

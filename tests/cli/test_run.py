@@ -46,6 +46,9 @@ def test_a_use_case_goes_its_way_by_commands(run: Run, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == 30
     assert all(0 < float(row["score"]) < 1 for row in rows)
+    again = run("score", "visits", "-p", "2025-03-08")
+    assert again.code == 0, again
+    assert "30 entities scored by version 1" in again.out, "by the model that it was scored by"
 
     write_day(tmp_path, 4, factor=2)
     refused = run("run", "ingest_data", "-u", "visits", "-p", "2025-03-05")

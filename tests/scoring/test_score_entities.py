@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ConfigError, EvergreenError, SourceError
-from include.records.records import Model, Records
+from include.lake.tables import Lake
+from include.point_in_time.curated import scores_table
+from include.records.records import AuditEntry, Model, Records
 from include.scoring import score_entities
 from tests.builders.judging import NOW, visits_use_case
+
+DAY = "2026-01-01"
 
 
 def test_exported_cells_are_never_formulas(tmp_path: Path) -> None:
@@ -114,13 +121,80 @@ def test_a_model_that_gives_no_numbers_writes_nothing(
         score_entities._score_rows(use_case, entities(2), scorer, model(3))
 
 
-def test_a_model_is_the_champion_or_the_one_that_is_named(tmp_path: Path) -> None:
-    records = Records.open(Settings(home=tmp_path).records_address)
-    records.migrate()
+@pytest.fixture
+def records(tmp_path: Path) -> Iterator[Records]:
+    opened = Records.open(Settings(home=tmp_path).records_address)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "lake"))
+
+
+def serve(records: Records, version: int) -> None:
+    entry = AuditEntry("test", "visits", "route", "test", {}, utc_now())
+    records.routes.change("visits", set={"champion": version}, entry=entry)
+
+
+def test_a_model_is_the_champion_or_the_one_that_is_named(
+    use_case: UseCase, records: Records, lake: Lake
+) -> None:
     with pytest.raises(ConfigError, match="visits has no champion yet"):
-        score_entities._find_model(records, "visits", None)
+        score_entities.find_model(records, lake, use_case, DAY)
     records.models.add(model(1))
-    assert score_entities._find_model(records, "visits", 1).version == 1
-    with pytest.raises(ConfigError, match=r"no model version 2; there are \[1\]"):
-        score_entities._find_model(records, "visits", 2)
-    records.close()
+    records.models.add(model(2))
+    assert score_entities.find_model(records, lake, use_case, DAY, 1).version == 1
+    with pytest.raises(ConfigError, match=r"no model version 3; there are \[1, 2\]"):
+        score_entities.find_model(records, lake, use_case, DAY, 3)
+    serve(records, 2)
+    assert score_entities.find_model(records, lake, use_case, DAY).version == 2
+
+
+def test_a_partition_that_is_scored_again_has_the_model_of_before(
+    use_case: UseCase, records: Records, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_entities, "columns_of", lambda frame, schema: frame)
+    scorer: Any = Scorer([0.5, 0.25])
+    for version in (1, 2):
+        records.models.add(model(version))
+    rows = score_entities._score_rows(use_case, entities(2), scorer, model(1))
+    lake.replace(scores_table(lake, use_case, rows.schema), DAY, rows)
+    serve(records, 2)
+    assert score_entities.find_model(records, lake, use_case, DAY).version == 1
+    assert score_entities.find_model(records, lake, use_case, DAY, 2).version == 2
+    assert score_entities.find_model(records, lake, use_case, "2026-01-02").version == 2
+    other = replace(model(1), model_digest="sha256:of before a reset")
+    rows = score_entities._score_rows(use_case, entities(2), scorer, other)
+    lake.replace(scores_table(lake, use_case, rows.schema), DAY, rows)
+    assert score_entities.find_model(records, lake, use_case, DAY).version == 2
+
+
+def test_a_backfill_is_scored_by_the_champion_of_then(
+    use_case: UseCase, records: Records, lake: Lake
+) -> None:
+    for version, key, state in [
+        (1, "2026-01-03", "released"),
+        (2, "2026-01-01", "released"),
+        (3, "2026-01-05", "retired"),
+        (4, "2026-01-05", "candidate"),
+        (5, "2026-01-09", "released"),
+    ]:
+        records.models.add(replace(model(version), partition=key, state=cast(Any, state)))
+    serve(records, 5)
+    for key, version in [("2026-01-02", 2), ("2026-01-06", 1), ("2026-01-09", 5)]:
+        raise_to(records, key, "backfill")
+        assert score_entities.find_model(records, lake, use_case, key).version == version
+    raise_to(records, "2025-12-31", "backfill")
+    with pytest.raises(ConfigError, match=r"no model of 2025-12-31 or before .* --version"):
+        score_entities.find_model(records, lake, use_case, "2025-12-31")
+    raise_to(records, "2026-01-06", "live")
+    assert score_entities.find_model(records, lake, use_case, "2026-01-06").version == 5
+
+
+def raise_to(records: Records, key: str, mode: Any) -> None:
+    records.partitions.raise_to(
+        "visits", key, mode=mode, target="judged", actor="test", at=utc_now()
+    )
