@@ -15,6 +15,7 @@ from include.config.settings import ROOT, Settings
 from include.errors import ConfigError, Unavailable
 from include.files import make_private, write_text
 from include.object_stores import is_remote
+from include.records.copy_before import copy_before
 
 LAYOUT = 1  # of the home folder; a change that an older version cannot read raises it
 NEED_BYTES = 2 * 1024**3
@@ -137,6 +138,23 @@ def is_migrated(settings: Settings) -> bool:
         all(stamp.get(name) == value for name, value in _libraries().items())
         and (home / "airflow" / "airflow.db").exists()
     )
+
+
+def copy_databases(home: Path) -> None:
+    """Copy the database files that another Airflow or MLflow has left, before ours changes them.
+
+    Raises:
+        ConfigError: a copy cannot be written.
+    """
+    try:
+        stamp = json.loads((home / "VERSION").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return  # nobody has finished anything here
+    files = {"airflow": home / "airflow" / "airflow.db", "mlflow": home / "mlflow.db"}
+    for name, ours in _libraries().items():
+        before = str(stamp.get(name, "unknown"))
+        if before != ours and files[name].exists():
+            copy_before(files[name], before)
 
 
 def check_space(home: Path, need: int = NEED_BYTES) -> None:

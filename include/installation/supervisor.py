@@ -31,7 +31,12 @@ from include.installation.airflow_database import set_up
 from include.installation.child import STARTED_WITHIN, Child, end
 from include.installation.housekeeping import EVERY_SECONDS, keep_house
 from include.installation.lock import InstallationLock, find_holder
-from include.installation.preflight import check_ports, is_migrated, stamp_version
+from include.installation.preflight import (
+    check_ports,
+    copy_databases,
+    is_migrated,
+    stamp_version,
+)
 from include.installation.services import children
 from include.processes import Born, end_sessions, tail
 from include.serving.listener import open_listener
@@ -260,12 +265,14 @@ def migrate(settings: Settings, *, say: Say = log.info) -> None:
 
     Raises:
         Unavailable: Airflow's command fails; the message ends with what it printed.
+        ConfigError: the copy of a database file of another version cannot be written.
     """
     from include.installation.databases import migrate_records
 
     migrate_records(settings)
     if is_migrated(settings):
         return
+    copy_databases(settings.home)
     set_up(settings, say=say)
     stamp_version(settings.home)
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from include.clock import wait_for
 from include.errors import ConfigError
+from include.records.copy_before import copy_before
 from include.records.database import Database
 from include.records.roles import Roles, existing, write_grants
 from include.records.schema import HEAD, VERSION_TABLE
@@ -39,6 +40,8 @@ class Migrated:
 def upgrade(database: Database, *, roles: Roles | None = None) -> Migrated:
     """Bring the tables to this version, in one transaction; several processes may do it at once.
 
+    A file is copied first: its folder then has it twice, as `NAME.before-REVISION`.
+
     With `roles`, what each may do is written in the same transaction, where the server has them.
 
     Raises:
@@ -60,6 +63,9 @@ def upgrade(database: Database, *, roles: Roles | None = None) -> Migrated:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         before = _revision(connection)
         if before != HEAD:
+            file = connection.engine.url.database
+            if connection.dialect.name == "sqlite" and file and before and before < HEAD:
+                copy_before(Path(file), before)  # nobody writes: this transaction has the lock
             _run_migrations(connection, database.name)
         granted = Roles()
         if roles is not None and connection.dialect.name == "postgresql":

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from include.config.settings import Settings
 from include.errors import ConfigError, Unavailable
-from include.installation import preflight
+from include.installation import preflight, supervisor
 from tests.builders.ports import free_port
 
 
@@ -65,6 +67,36 @@ def test_a_home_of_this_version_needs_no_migration(tmp_path: Path) -> None:
     (tmp_path / "airflow" / "airflow.db").touch()
     assert preflight.is_migrated(Settings(home=tmp_path))
     preflight.check_version(tmp_path)
+
+
+def test_databases_of_another_version_are_copied_before_ours_changes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "airflow").mkdir()
+    files = [tmp_path / "airflow" / "airflow.db", tmp_path / "mlflow.db"]
+    for file in files:
+        with closing(sqlite3.connect(file)) as con, con:
+            con.execute("CREATE TABLE kept AS SELECT 7 AS number")
+    preflight.copy_databases(tmp_path)
+    preflight.stamp_version(tmp_path)
+    preflight.copy_databases(tmp_path)
+    assert not [*tmp_path.rglob("*before*")], "nothing is of another version"
+    stamp = json.loads((tmp_path / "VERSION").read_text())
+    (tmp_path / "VERSION").write_text(json.dumps({**stamp, "airflow": "3.0.1", "mlflow": "3.1.0"}))
+    copies = [
+        file.with_name(f"{file.name}.before-{version}")
+        for file, version in zip(files, ["3.0.1", "3.1.0"], strict=True)
+    ]
+
+    def set_up(*_: object, **__: object) -> None:  # Airflow's own command
+        assert all(copy.exists() for copy in copies), "a copy comes first"
+
+    monkeypatch.setattr(supervisor, "set_up", set_up)
+    supervisor.migrate(Settings(home=tmp_path))
+    for copy in copies:
+        with closing(sqlite3.connect(copy)) as con:
+            assert con.execute("SELECT number FROM kept").fetchall() == [(7,)]
+    assert preflight.is_migrated(Settings(home=tmp_path))
 
 
 def test_a_taken_port_names_the_port_its_setting_and_the_remedy(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,63 @@ def test_what_an_older_version_recorded_is_moved_and_read_alike(records: Records
     (found,) = records.results.of("loans")
     assert sorted(found.reads) == sorted(night.reads)
     assert dataclasses.replace(found, reads=[]) == dataclasses.replace(night, reads=[])
+
+
+def copies_of(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if "before" in path.name)
+
+
+def revision_of(path: Path) -> tuple[str, int]:
+    with closing(sqlite3.connect(path)) as con:
+        (found,) = con.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()
+        (rows,) = con.execute("SELECT count(*) FROM audit").fetchone()
+    return found, rows
+
+
+def test_a_file_of_before_is_copied_as_it_was_before_it_is_migrated(tmp_path: Path) -> None:
+    records = Records.open(f"sqlite:///{tmp_path}/records.db")
+    records.migrate()
+    records.migrate()
+    assert copies_of(tmp_path) == [], "there was nothing, then nothing was to be done"
+    serve(records)
+    entries = records.audit.head()[0]
+    (tmp_path / "records.db.before-0001").write_bytes(b"of the upgrade before")
+    with records.transaction() as session:
+        bring_back(session, "0011")
+    records.migrate()
+    assert copies_of(tmp_path) == ["records.db.before-0011"]
+    kept = tmp_path / "records.db.before-0011"
+    assert revision_of(kept) == ("0011", entries)
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert revision_of(tmp_path / "records.db") == (HEAD, entries)
+    records.close()
+
+
+def test_a_migration_that_fails_or_whose_copy_cannot_be_written_is_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = Records.open(f"sqlite:///{tmp_path}/records.db")
+    records.migrate()
+    with records.transaction() as session:
+        bring_back(session, "0011")
+    (tmp_path / "records.db.before-0011").mkdir()
+    with pytest.raises(ConfigError, match=r"before-0011, cannot be written"):
+        records.migrate()
+    (tmp_path / "records.db.before-0011").rmdir()
+    assert revision_of(tmp_path / "records.db")[0] == "0011"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "_run_migrations", killed)
+        with pytest.raises(KeyboardInterrupt):
+            records.migrate()
+    assert revision_of(tmp_path / "records.db")[0] == "0011"
+    records.migrate()
+    assert revision_of(tmp_path / "records.db")[0] == HEAD
+    assert revision_of(tmp_path / "records.db.before-0011")[0] == "0011"
+    records.close()
 
 
 def test_a_routing_row_of_before_has_no_release_and_one_starts(records: Records) -> None:
