@@ -34,6 +34,7 @@ from include.serving.direct_made import Late, Made, Taken, Waiting
 from include.serving.http import caller_id_of
 from include.serving.predict import Features, decide, describe_answer
 from include.serving.snapshot import Loaded, Online
+from include.serving.typed_rows import names_features_once
 from include.serving.window_file import WindowFile
 from include.serving.window_rows import WindowRows
 from tests.benchmarks.serving_desk import ENTITIES, WideDesk, json_of, named, rows
@@ -82,7 +83,9 @@ class WithoutReleases(Direct):
         served, model = plan.served, plan.model
         try:
             request = plan.decode(body)
-            entity = request.entity
+            if not names_features_once(request, body):
+                return None
+            entity = None if request.entity is UNSET else request.entity
             if request.features is UNSET:
                 if entity is None:
                     return None
