@@ -18,8 +18,8 @@ from tests.records.builders import (
 
 
 def test_signs_of_life_keep_a_lease_beyond_its_ttl(records: Records) -> None:
-    with claim(records, "slow", ttl=2.0) as lease:
-        time.sleep(3.0)
+    with claim(records, "slow", ttl=4.0) as lease:
+        time.sleep(5.0)
         with pytest.raises(Busy, match="slow"):
             claim(records, "other")
         lease.check()
@@ -52,16 +52,16 @@ def test_the_leases_of_a_range_give_signs_of_life_and_a_lost_one_is_lost_alone(
     """
     keys = ["2026-03-01", "2026-03-02", "2026-03-03"]
     with records.leases.claim_all(
-        "loans", "materialize_features", keys, owner="load", attempt=1, ttl=2.0
+        "loans", "materialize_features", keys, owner="load", attempt=1, ttl=4.0
     ) as leases:
-        deadline = time.monotonic() + 3.0
+        deadline = time.monotonic() + 5.0
         while time.monotonic() < deadline:
             assert all(holder.lost is None for holder in records.leases.holders("loans"))
             time.sleep(0.1)
         taken = records.leases.claim(
             "loans", "materialize_features", keys[1], owner="load", attempt=2, ttl=30
         )
-        time.sleep(1.0)  # signs of life are given on
+        time.sleep(1.5)  # signs of life are given on
         leases.each[keys[0]].check()
         leases.each[keys[2]].check()
         with pytest.raises(Busy, match="lost"):
@@ -73,7 +73,7 @@ def test_the_leases_of_a_range_give_signs_of_life_and_a_lost_one_is_lost_alone(
 def test_a_stopped_holder_loses_its_lease_and_is_fenced_off(records_url: str) -> None:
     records = Records.open(records_url)
     records.migrate()
-    with hold_in_process(records_url, ttl=3.0) as process:
+    with hold_in_process(records_url, ttl=4.0) as process:
         os.kill(process.pid, signal.SIGSTOP)
         with pytest.raises(Busy):
             claim(records, "second")
