@@ -38,9 +38,14 @@ class Proxy:
 
         A rule has `do`: `cut` the connection before it is passed on; `lose` its answer, after it
         was; `status` answers that code with `body`; `half` cuts the answer in its middle; `delay`
-        by `seconds`. `method` and `path` are patterns; `times` says how often, else always.
+        by `seconds`; `hold` until `release`. `method` and `path` are patterns; `times` says how
+        often, else always.
         """
         self._ask("POST", json.dumps(rules).encode())
+
+    def release(self) -> None:
+        """Pass on what is held, and all that comes."""
+        self.fail()
 
     def counts(self) -> list[int]:
         """Return how often each rule was applied."""
@@ -49,7 +54,7 @@ class Proxy:
 
     def _ask(self, method: str, body: bytes | None = None) -> bytes:
         asked = urllib.request.Request(self.url + RULES, body, method=method)
-        with urllib.request.urlopen(asked, timeout=10) as answer:
+        with urllib.request.urlopen(asked, timeout=60) as answer:
             return bytes(answer.read())
 
 
@@ -71,7 +76,7 @@ def faulty_proxy(target: str) -> Iterator[Proxy]:
             return False
 
     try:
-        assert wait_for(answers, seconds=30, every=0.05)
+        assert wait_for(answers, seconds=120, every=0.05)
         yield proxy
     finally:
         process.kill()
@@ -100,6 +105,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if do == "delay":
             time.sleep(rule["seconds"])
+        while do == "hold" and rule in self.rules:
+            time.sleep(0.01)
         if do == "status":
             self._answer(rule["status"], [], rule.get("body", "").encode())
             return

@@ -48,7 +48,7 @@ def faulty(
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxied.url)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setattr(object_stores, "RETRIES", 3)
-    monkeypatch.setattr(object_stores, "RETRY_SECONDS", 5)
+    monkeypatch.setattr(object_stores, "RETRY_SECONDS", 60)
     monkeypatch.setattr(copies, "_place", [(tmp_path / "copies", 1 << 30)])
     forget_connections()
     proxied.fail()
@@ -78,11 +78,14 @@ def test_of_two_writers_that_make_a_table_at_once_the_later_ones_rows_are_there_
 ) -> None:
     """The library would put the later commit on top of the earlier one, and keep both's rows."""
     lake, proxy = faulty
-    proxy.fail({**COMMIT, "do": "delay", "seconds": 1.5, "times": 1})
+    proxy.fail({**COMMIT, "do": "hold", "times": 1})
     with ThreadPoolExecutor(1) as pool:
         late = pool.submit(Lake(lake.root).replace, TABLE, "2026-01-01", rows(1), fence=fence(2))
-        assert wait_for(lambda: proxy.counts() == [1], seconds=60, every=0.02)
-        assert lake.replace(TABLE, "2026-01-01", rows(2), fence=fence(1)) == 0
+        try:
+            assert wait_for(lambda: proxy.counts() == [1], seconds=60, every=0.02)
+            assert lake.replace(TABLE, "2026-01-01", rows(2), fence=fence(1)) == 0
+        finally:
+            proxy.release()
         assert late.result() == 1
     assert ids(lake) == [1]
 
@@ -231,12 +234,12 @@ def test_a_commit_that_comes_after_its_writer_gave_it_up_stays_whole_and_once(
 ) -> None:
     lake, proxy = faulty
     lake.replace(TABLE, "2026-01-01", rows(0))
-    proxy.fail({**COMMIT, "do": "delay", "seconds": 2.5, "times": 1})
+    proxy.fail({**COMMIT, "do": "hold", "times": 1})
     with monkeypatch.context() as impatient:
-        impatient.setattr(object_stores, "REQUEST_SECONDS", 1)
+        impatient.setattr(object_stores, "REQUEST_SECONDS", 3)
         with pytest.raises(SourceError, match=r"cannot be written.*timed out"):
             Lake(lake.root).replace(TABLE, "2026-01-01", rows(1), fence=fence())
-    # The request is passed on now.
+    proxy.release()  # the request is passed on now
     assert wait_for(lambda: ids(lake) == [1], seconds=60, every=0.2)
     lake.replace(TABLE, "2026-01-01", rows(1), fence=fence())
     assert ids(lake) == [1], "the same run, tried again"
