@@ -38,10 +38,10 @@ def fab(postgres_of_module: str, tmp_path_factory: pytest.TempPathFactory) -> It
         try:
             server.start()
             reader.start()
-            assert wait_for(lambda: api.health() or None, seconds=120, every=0.5), (
+            assert wait_for(lambda: api.health() or None, seconds=300, every=0.5), (
                 server.log.read_text()
             )
-            listed = wait_for(lambda: DAG in api.dag_ids() or None, seconds=90, every=0.5)
+            listed = wait_for(lambda: DAG in api.dag_ids() or None, seconds=300, every=0.5)
             assert listed, reader.log.read_text() + server.log.read_text()
             end([reader])
             yield settings

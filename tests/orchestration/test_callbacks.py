@@ -138,6 +138,7 @@ def test_who_takes_nothing_holds_no_task_and_is_asked_again_by_the_hourly_import
     assert len(alerts(intake)) == 1
     assert intake.records.audit.entries("shop", action="alert.delivered") == []
     server.may_answer.set()
+    monkeypatch.setattr(webhook.send, "__kwdefaults__", {"seconds": 60.0, "pauses": (30.0,)})
 
     def refuse(*_: object, **__: object) -> None:
         raise SourceError("the lake cannot be read")

@@ -107,8 +107,8 @@ def test_a_message_that_is_delivered_again_runs_nothing(celery: str, tmp_path: P
         broker.client.lpush("celery", json.dumps(message))
         with start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=30):
             task.delay("new")
-            assert wait_for(lambda: "new" in ran or None, seconds=30, every=0.1)
-            assert wait_for(lambda: not broker.client.llen("celery") or None, seconds=5, every=0.1)
+            assert wait_for(lambda: "new" in ran or None, seconds=60, every=0.1)
+            assert wait_for(lambda: not broker.client.llen("celery") or None, seconds=60, every=0.1)
     assert ran == ["new"]
 
 
