@@ -19,6 +19,7 @@ from include.predictions.entity_hash import entity_hasher
 from include.serving.access import Access
 from include.serving.app import App
 from include.serving.snapshot import Loaded, Served
+from tests.builders.jumping_loop import JumpingLoop
 from tests.builders.serving import NAME, Desk
 
 TOKEN = "the-token-of-an-operator-of-45-characters-or-so"
@@ -70,7 +71,7 @@ class Client:
         return loaded
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send one request."""
+        """Send one request; whatever it waits for takes no time, and what is computed neither."""
 
         async def send() -> httpx.Response:
             transport = httpx.ASGITransport(self.app)
@@ -79,7 +80,8 @@ class Client:
             ) as client:
                 return await client.request(method, path, **options)
 
-        return asyncio.run(send())
+        with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+            return runner.run(send())
 
     def predict(self, **body: Any) -> httpx.Response:
         """Ask for a prediction."""

@@ -17,7 +17,6 @@ from include.errors import Unavailable
 from include.predictions.log import closed_segments
 from include.predictions.reading import read
 from include.predictions.window_counts import ERRORS, REQUESTS
-from include.serving import answering
 from include.serving.assignment import WHOLE, Assignment
 from include.serving.batch import TURN
 from include.serving.child_link import Late
@@ -139,9 +138,8 @@ def test_whoever_is_assigned_is_answered_by_the_challenger_and_all_of_it_is_on_r
     ],
 )
 def test_where_the_challenger_fails_the_champion_answers(
-    client: Client, monkeypatch: pytest.MonkeyPatch, failure: float | Exception, reason: str
+    client: Client, failure: float | Exception, reason: str
 ) -> None:
-    monkeypatch.setattr(answering, "_WITH_ITS_QUEUE", 0.05)
     serve(client, lambda row: failure)
     answer = client.predict(features=ROW)
     assert answer.status_code == 200
