@@ -17,6 +17,15 @@ KEY = b"k" * 16
 RELEASE, STEP = "0123456789ab", 1
 HANGS = 99.0  # an answer that never comes
 Told = float | Exception
+# Set in a node: deadlines of models in processes of their own that a busy machine keeps.
+PATIENT = """
+import os
+os.environ["EVERGREEN_REQUEST_SECONDS"] = "60"
+from include.serving import answering, direct, isolated_model, mirrored
+answering.CHALLENGER_SECONDS = direct.CHALLENGER_SECONDS = isolated_model.DEADLINE = 30.0
+answering._WITH_ITS_QUEUE = 60.0
+mirrored.SECONDS = mirrored.CANARY_SECONDS = 30.0
+"""
 
 
 class Challenger:

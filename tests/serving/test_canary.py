@@ -18,6 +18,7 @@ import pytest
 from include.predictions.log import closed_segments
 from include.predictions.reading import read
 from include.serving.assignment import Assignment
+from tests.builders.challenger import PATIENT
 from tests.builders.releasing import Releasing
 from tests.builders.serving import NAME, NOW, ROW, Desk, Node, until
 from tests.builders.stopwatch import Stopwatch
@@ -40,7 +41,7 @@ def begun(desk: Desk, node: Node, *shares: int, **plan: Any) -> Releasing:
     """Bring a release of version 2 into its last step, with the judge heard by the node."""
     node.serves(1)
     releasing = Releasing(desk, 2, *shares, **plan)
-    until(lambda: state_of(node) == "ready", what="tried challenger", seconds=60)
+    until(lambda: state_of(node) == "ready", what="tried challenger")
     releasing.begin()
     for _ in shares[1:]:
         releasing.advance()
@@ -142,13 +143,13 @@ def reasons(desk: Desk) -> set[str]:
 def more(asked: Asked, arm: str, count: int = 20) -> None:
     """Wait until an arm has answered so many more requests."""
     least = asked.arms[arm] + count
-    until(lambda: asked.arms[arm] >= least, what=f"answers of the {arm}", seconds=30)
+    until(lambda: asked.arms[arm] >= least, what=f"answers of the {arm}")
 
 
 def test_the_entities_of_a_step_are_answered_by_the_challenger_and_those_after_a_restart_wait(
     desk: Desk,
 ) -> None:
-    with desk.node() as node:
+    with desk.node(PATIENT) as node:
         releasing = begun(desk, node, 0, 2500)
         route = desk.records.routes.get(NAME)
         places = Assignment(bytes.fromhex(route.release_key or ""))
@@ -162,17 +163,19 @@ def test_the_entities_of_a_step_are_answered_by_the_challenger_and_those_after_a
 
         node.stop()
         node.start()
-        until(lambda: state_of(node) == "ready", what="challenger after a restart", seconds=60)
+        until(lambda: state_of(node) == "ready", what="challenger after a restart")
+        unheard = "no beat of the judge since its start"
+        until(lambda: release_of(node).get("withheld", "").endswith(unheard), what="a look")
         time.sleep(0.5)
-        assert release_of(node)["withheld"].endswith("no beat of the judge since its start")
+        assert release_of(node)["withheld"].endswith(unheard)
         assert {node.predict(entity=n).body["arm"] for n in range(ENTITIES)} == {"champion"}
-        releasing.beat()
+        releasing.beat(seconds=600.0)
         until(lambda: release_of(node).get("share") == 25, what="share after a beat")
         assert arms_of(node) == meant
 
 
 def test_a_judge_that_is_not_heard_any_more_takes_its_traffic_home(desk: Desk) -> None:
-    with desk.node() as node, asking(desk) as asked:
+    with desk.node(PATIENT) as node, asking(desk) as asked:
         releasing = begun(desk, node, 5000)
         more(asked, "challenger")
         releasing.beat(seconds=1.0)
@@ -187,7 +190,7 @@ def test_a_judge_that_is_not_heard_any_more_takes_its_traffic_home(desk: Desk) -
 
         until(lambda: any("no new beat" in one for one in said()), what="observation")
         assert f'evergreen_release_withheld{{use_case="{NAME}"}} 1.0' in node.get("/metrics").body
-        releasing.beat()
+        releasing.beat(seconds=600.0)
         more(asked, "challenger")
     assert asked.failed == []
     assert reasons(desk) <= {"model_late"}, "a busy machine may be late, and no more than that"
@@ -195,15 +198,15 @@ def test_a_judge_that_is_not_heard_any_more_takes_its_traffic_home(desk: Desk) -
 
 @pytest.mark.parametrize("end", ["abort", "roll_back", "suspend", "promote"])
 def test_a_step_that_ends_under_load_fails_no_request(desk: Desk, end: str) -> None:
-    with desk.node() as node, asking(desk) as asked:
-        releasing = begun(desk, node, 5000, watch=60.0)
+    with desk.node(PATIENT) as node, asking(desk) as asked:
+        releasing = begun(desk, node, 5000, watch=3600.0)
         more(asked, "challenger")
         getattr(releasing, end)()
         if end == "promote":
             until(lambda: node.health["model_version"] == 2, what="new champion")
             more(asked, "champion")
             model = f"/v1/{NAME}/model"
-            until(lambda: node.get(model).body["champion"]["in_process"], what="load", seconds=60)
+            until(lambda: node.get(model).body["champion"]["in_process"], what="load")
             more(asked, "champion")
             assert release_of(node)["state"] == "watched"
         else:
@@ -266,7 +269,7 @@ def test_a_node_that_starts_without_records_gives_the_challenger_nothing(desk: D
             path.rename(path.with_name(f"away-{path.name}"))
         node.start(healthy=False)
         node.serves(1)
-        until(lambda: state_of(node) == "ready", what="challenger", seconds=60)
+        until(lambda: state_of(node) == "ready", what="challenger")
         assert "the records are away" in release_of(node)["withheld"]
         assert {node.predict(entity=n).body["arm"] for n in range(ENTITIES)} == {"champion"}
         for path in files:
