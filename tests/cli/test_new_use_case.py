@@ -202,7 +202,7 @@ def in_a_terminal(
         command, stdin=child, stdout=child, stderr=child, cwd=ROOT, env=environment
     )
     os.close(child)
-    shown, asked, end = "", 0, time.monotonic() + 120
+    shown, asked, end = "", 0, time.monotonic() + 300
     try:
         while time.monotonic() < end:
             if not select.select([parent], [], [], 0.2)[0]:
@@ -217,7 +217,7 @@ def in_a_terminal(
             if shown.endswith(tuple(f"{end} " for end in endings)) and len(shown) > asked:
                 asked = len(shown)
                 os.write(parent, f"{next(answers)}\n".encode())  # type: ignore[call-overload]
-        assert process.wait(timeout=20) == 0, shown
+        assert process.wait(timeout=60) == 0, shown
     finally:
         process.kill()
         process.wait()

@@ -31,7 +31,7 @@ def examined(
     now: Callable[[], datetime] = utc_now,
 ) -> dict[str, Finding]:
     settings = Settings(home=home, records_url=url, mlflow_uri=url)
-    return {one.thing: one for one in check(Patient(settings, now, seconds=5))}
+    return {one.thing: one for one in check(Patient(settings, now, seconds=60))}
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def own_ports() -> dict[str, int]:
 
 
 def patient(home: Path, **settings: Any) -> Patient:
-    return Patient(Settings(home=home, **(own_ports() | settings)), utc_now, seconds=30)
+    return Patient(Settings(home=home, **(own_ports() | settings)), utc_now, seconds=60)
 
 
 def test_a_check_that_fails_or_hangs_hides_no_other(tmp_path: Path) -> None:

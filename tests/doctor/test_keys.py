@@ -28,7 +28,7 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def examined(settings: Settings, *, days: int = 0) -> dict[str, Finding]:
-    patient = Patient(settings, lambda: utc_now() + timedelta(days=days), seconds=30)
+    patient = Patient(settings, lambda: utc_now() + timedelta(days=days), seconds=60)
     return {one.thing: one for one in examine(patient, {"keys": keys.examine})}
 
 

@@ -23,7 +23,7 @@ from tests.builders.shut_files import run_plainly, shut
 def examined(
     check: Callable[[Patient], Iterator[Finding]], home: Path, **settings: Any
 ) -> dict[str, Finding]:
-    patient = Patient(Settings(home=home, **settings), utc_now, seconds=30)
+    patient = Patient(Settings(home=home, **settings), utc_now, seconds=60)
     return {one.thing: one for one in check(patient)}
 
 
@@ -131,7 +131,7 @@ def test_a_node_that_answers_without_a_token_to_everybody_is_told(home: Path) ->
     found = examined(servers.examine_serving, home, host="0.0.0.0", predict="open", **settings)
     assert found["tokens"].verdict in ("ok", "warn")
     patient = Patient(
-        Settings(home=home, host="0.0.0.0", predict="open", **settings), utc_now, seconds=30
+        Settings(home=home, host="0.0.0.0", predict="open", **settings), utc_now, seconds=60
     )
     assert any(
         "without a token" in one.found and one.verdict == "warn"
@@ -169,7 +169,7 @@ def test_a_use_case_that_cannot_be_read_is_told_and_the_others_are_read(tmp_path
 def test_every_node_that_the_settings_name_is_asked(home: Path) -> None:
     ports = free_ports(2)
     urls = ",".join(f"http://127.0.0.1:{port}" for port in ports)
-    patient = Patient(Settings(home=home, node_urls=urls), utc_now, seconds=30)
+    patient = Patient(Settings(home=home, node_urls=urls), utc_now, seconds=60)
     told = [one for one in servers.examine_serving(patient) if one.thing == "reachable"]
     assert [one.verdict for one in told] == ["warn", "warn"]
     assert [str(port) in one.found for one, port in zip(told, ports, strict=True)] == [True] * 2

@@ -18,7 +18,7 @@ from tests.builders.redis_server import own_server
 
 def examined(home: Path, url: str, *, skew: float = 0.0) -> dict[str, Finding]:
     patient = Patient(
-        Settings(home=home, online_url=url), lambda: utc_now() - timedelta(seconds=skew), seconds=30
+        Settings(home=home, online_url=url), lambda: utc_now() - timedelta(seconds=skew), seconds=60
     )
     return {one.thing: one for one in online.examine(patient)}
 

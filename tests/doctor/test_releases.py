@@ -19,7 +19,7 @@ from tests.records.released import PLAN, in_step, serve
 
 
 def examined(settings: Settings) -> dict[str, Finding]:
-    return {one.thing: one for one in releases.examine(Patient(settings, utc_now, seconds=5))}
+    return {one.thing: one for one in releases.examine(Patient(settings, utc_now, seconds=60))}
 
 
 def test_a_release_that_waits_for_a_person_and_an_outcome_that_nobody_judged_are_told(

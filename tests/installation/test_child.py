@@ -28,6 +28,12 @@ time.sleep(60)
 """
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the thread that writes the log the time that a busy machine takes."""
+    monkeypatch.setattr("include.installation.child.DRAIN_SECONDS", 60.0)
+
+
 def child(tmp_path: Path, code: str, *arguments: str, patience: float = 5.0) -> Child:
     command = [sys.executable, "-c", code, *arguments]
     return Child(

@@ -94,7 +94,7 @@ def outside(small: Settings) -> Iterator[Outside]:
     yield started
     if started.process.poll() is None:
         started.process.terminate()
-    started.process.wait(timeout=30)
+    started.process.wait(timeout=120)
 
 
 def test_a_dead_node_is_started_again_and_stop_ends_all(outside: Outside) -> None:
@@ -114,8 +114,8 @@ def test_a_dead_node_is_started_again_and_stop_ends_all(outside: Outside) -> Non
     ):
         pass
 
-    assert "and all that it had started" in stop(outside.settings, timeout=30)
-    assert outside.process.wait(timeout=10) == 0
+    assert "and all that it had started" in stop(outside.settings, timeout=120)
+    assert outside.process.wait(timeout=60) == 0
     assert outside.said("ENDED")
     assert not alive(second)
     assert find_holder(outside.settings) is None
@@ -129,9 +129,9 @@ def test_a_request_while_the_node_is_away_waits_for_the_next_one(outside: Outsid
     for _ in range(3):
         assert httpx.get(url, timeout=60, trust_env=False).status_code == 200
     assert outside.node != first
-    stop(outside.settings, timeout=30)
+    stop(outside.settings, timeout=120)
     with pytest.raises(httpx.ConnectError):
-        httpx.get(url, timeout=5, trust_env=False)
+        httpx.get(url, timeout=60, trust_env=False)
 
 
 @pytest.mark.slow
@@ -142,7 +142,6 @@ def test_a_node_that_hangs_is_started_again(outside: Outside) -> None:
         lambda: outside.node != first and answers(outside.settings.node_port),
         "the node is back",
         outside.log,
-        seconds=90,
     )
     assert outside.said("node has not answered for")
     assert not alive(first)
@@ -200,7 +199,7 @@ def test_pages_that_die_again_and_again_leave_the_rest_alone(
         mlflow = next(child for child in running._children if child.name == "mlflow")
         assert mlflow.given_up
         running.check()
-        assert answers(small.node_port)
+        wait_until(lambda: answers(small.node_port), "an answer of the node", mlflow.log)
     assert (
         len([line for line in said if "mlflow died 3 times and is not started again" in line]) == 1
     )
@@ -213,11 +212,11 @@ def test_what_a_killed_supervisor_left_behind_is_ended_by_the_next(
     outside.process.kill()
     outside.process.wait()
     assert alive(orphan)
-    assert answers(small.node_port)
+    wait_until(lambda: answers(small.node_port), "an answer of the orphan", outside.log)
     url = f"http://127.0.0.1:{small.node_port}/nothing"
     for _ in range(20):  # nobody reads any more what it prints
-        assert httpx.get(url, timeout=5, trust_env=False).status_code == 404
-        httpx.get(url, headers={"host": "elsewhere"}, timeout=5, trust_env=False)
+        assert httpx.get(url, timeout=60, trust_env=False).status_code == 404
+        httpx.get(url, headers={"host": "elsewhere"}, timeout=60, trust_env=False)
     assert alive(orphan)
     assert find_holder(small) is None, "a lock of a dead process holds nobody up"
 
@@ -230,7 +229,7 @@ def test_what_a_killed_supervisor_left_behind_is_ended_by_the_next(
 def test_ctrl_c_ends_all(outside: Outside) -> None:
     node = outside.node
     outside.process.send_signal(signal.SIGINT)
-    assert outside.process.wait(timeout=30) == 0
+    assert outside.process.wait(timeout=120) == 0
     assert not alive(node)
     assert not (outside.settings.home / "run" / "supervisor.json").exists()
 
@@ -253,7 +252,7 @@ def test_stale_state_of_another_boot_names_nobody(small: Settings) -> None:
         bystander.wait()
 
 
-def wait_until(there: Callable[[], bool], what: str, log: Path, seconds: float = 60) -> None:
+def wait_until(there: Callable[[], bool], what: str, log: Path, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:
