@@ -58,6 +58,8 @@ for line in stream:
     if scores:
         say({{"id": question["id"], "score": scores[0] + {off}}})
         continue
+    while row.get("after") and not os.path.exists(row["after"]):
+        time.sleep(0.01)
     time.sleep(row.get("seconds", 0))
     say({{"id": question["id"], "score": row.get("score", 0.25)}})
 """

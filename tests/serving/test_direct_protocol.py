@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -353,9 +354,18 @@ async def test_above_the_cap_of_connections_the_server_says_so(desk: Desk) -> No
 
 async def test_a_reader_that_does_not_read_fills_no_memory(site: Site) -> None:
     _, writer = await site.connect()
-    writer.write(post() * 5000)
+    async with asyncio.timeout(60):
+        while not site.state.connections:
+            await asyncio.sleep(0.001)
+        (connection,) = site.state.connections
+        # The kernels of both ends would take all of the answers else.
+        for end, room in ((writer, socket.SO_RCVBUF), (connection, socket.SO_SNDBUF)):
+            end.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, room, 4096)
+        writer.write(post() * 5000)
+        while not connection.transport.get_write_buffer_size():
+            await asyncio.sleep(0.001)
     await asyncio.sleep(0.5)
-    (connection,) = site.state.connections
+    assert not connection.transport.is_closing()
     assert connection.transport.get_write_buffer_size() < 1 << 20
     writer.transport.abort()
 

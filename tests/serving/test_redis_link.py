@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,13 +69,15 @@ def test_a_late_reply_is_nobody_elses(server: Server) -> None:
 
 def test_a_loop_that_was_busy_finds_the_reply_in_its_socket(server: Server) -> None:
     async def run() -> list[str]:
-        import time
-
         link = await RedisLink.open(server.url)
+        assert link._transport is not None
         asked = [asyncio.create_task(echo(link, f"n{at}", 0.5)) for at in range(3)]
         for _ in range(3):  # the question is sent
             await asyncio.sleep(0)
-        time.sleep(2.0)
+        # All replies come by one write, as the questions did.
+        replied, _, _ = select.select([link._transport.get_extra_info("socket")], [], [], 60)
+        assert replied
+        time.sleep(0.6)  # longer than is waited for a reply
         found = await asyncio.gather(*asked)
         link.close()
         return found
