@@ -175,7 +175,7 @@ def mariadb_url() -> Iterator[str]:
 
     url, name = sqlalchemy.make_url(MARIADB), f"evergreen_test_{uuid.uuid4().hex[:12]}"
     engine = sqlalchemy.create_engine(
-        url, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 3}
+        url, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 30}
     )
     try:
         admin = engine.connect()
@@ -218,7 +218,7 @@ def postgres_database() -> Iterator[str]:
     url, name = make_url(POSTGRES), f"evergreen_test_{uuid.uuid4().hex[:12]}"
     server = url.set(drivername="postgresql").render_as_string(hide_password=False)
     try:
-        admin = psycopg.connect(server, autocommit=True, connect_timeout=3)
+        admin = psycopg.connect(server, autocommit=True, connect_timeout=30)
     except psycopg.OperationalError as error:
         pytest.skip(
             f"PostgreSQL does not answer at {url!r}; set EVERGREEN_TEST_POSTGRES "

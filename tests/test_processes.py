@@ -47,7 +47,7 @@ def test_a_child_inherits_no_environment_and_leads_its_own_session(tmp_path: Pat
         started = start(
             [sys.executable, "-c", code], environment={"OURS": "x"}, folder=tmp_path, log=log
         )
-        assert started.wait(30) == 0
+        assert started.wait(60) == 0
     assert (tmp_path / "log").read_text().split() == ["None", "x", str(started.pid)]
 
 

@@ -77,7 +77,7 @@ def azure_server() -> Iterator[int]:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     try:
-        assert wait_for(answers, seconds=60, every=0.05), "Azurite does not answer"
+        assert wait_for(answers, seconds=180, every=0.05), "Azurite does not answer"
         yield port
     finally:
         process.kill()

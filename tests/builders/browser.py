@@ -70,7 +70,7 @@ class Browser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def until(self, script: str, seconds: float = 30.0) -> Any:
+    def until(self, script: str, seconds: float = 120.0) -> Any:
         """Wait until a script's value is true, and return it."""
         end = time.monotonic() + seconds
         while not (value := self.run(script)):
@@ -88,11 +88,11 @@ class Browser:
     def close(self) -> None:
         """End the browser."""
         self._process.terminate()
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=60)
         os.close(self._in)
         os.close(self._out)
 
-    def shows(self, text: str, seconds: float = 60.0) -> None:
+    def shows(self, text: str, seconds: float = 120.0) -> None:
         """Wait until a text is on the page."""
         self.until(f"(document.body?.innerText || '').includes({json.dumps(text)})", seconds)
 

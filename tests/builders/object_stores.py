@@ -66,7 +66,7 @@ def s3_server(host: str = "127.0.0.1") -> Iterator[str]:
             return False
 
     try:
-        assert wait_for(answers, seconds=60, every=0.05), "the S3 server does not answer"
+        assert wait_for(answers, seconds=180, every=0.05), "the S3 server does not answer"
         yield address
     finally:
         process.kill()

@@ -64,7 +64,7 @@ def bare_place() -> Iterator[Place]:
     """Give names that nobody has; what was made under them goes at the end."""
     admin = make_url(POSTGRES).set(drivername="postgresql").render_as_string(hide_password=False)
     try:
-        server = psycopg.connect(admin, autocommit=True, connect_timeout=3)
+        server = psycopg.connect(admin, autocommit=True, connect_timeout=30)
     except psycopg.OperationalError as error:
         pytest.skip(f"PostgreSQL does not answer ({str(error).strip().splitlines()[0]})")
     prefix = f"evergreen_test_{uuid.uuid4().hex[:10]}"

@@ -54,7 +54,7 @@ class Server:
              "--appendonly", "no", "--dir", str(self._folder), *self._options],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        assert wait_for(self._answers, seconds=60, every=0.02)
+        assert wait_for(self._answers, seconds=180, every=0.02)
 
     def send(self, number: int) -> None:
         """Send it a signal: SIGSTOP lets it hang, SIGCONT go on."""
@@ -72,7 +72,7 @@ class Server:
     @property
     def client(self) -> redis.Redis:
         """A client of it."""
-        return redis.Redis.from_url(self.url, socket_timeout=3)
+        return redis.Redis.from_url(self.url, socket_timeout=30)
 
     def _answers(self) -> bool:
         try:

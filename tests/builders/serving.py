@@ -360,7 +360,7 @@ class Node:
             assert self.process.poll() is None, f"the node has died, see {self.log}"
             return self.get("/health", headers=self._bearer).body.get("status") in wanted
 
-        until(answers, what=f"answer of the node on {self.url}", seconds=60)
+        until(answers, what=f"answer of the node on {self.url}", seconds=300)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it and return its exit code."""
@@ -370,7 +370,7 @@ class Node:
             return 0
         self.process.send_signal(number)
         try:
-            code = self.process.wait(timeout=60)
+            code = self.process.wait(timeout=120)
         finally:
             self.process.kill()
             self.process = None
@@ -393,7 +393,6 @@ class Node:
         until(
             lambda: self.health.get("model_version") == version,
             what=f"model {version}",
-            seconds=60,
         )
 
     @property
@@ -423,7 +422,7 @@ class Node:
         )
 
 
-def until(condition: Callable[[], bool], *, what: str, seconds: float = 60.0) -> None:
+def until(condition: Callable[[], bool], *, what: str, seconds: float = 180.0) -> None:
     """Wait until a condition holds; the test fails if it takes too long.
 
     So long that a busy machine starts a process meanwhile; where it is to be soon, a stopwatch

@@ -75,7 +75,7 @@ def environment_of(pid: int) -> bytes:
     """Return what a process was started with, as every program of its user can read it."""
     path = Path(f"/proc/{pid}/environ")
     # For a moment after the start the kernel has nothing to show yet.
-    held = wait_for(lambda: path.read_bytes() or None, seconds=10, every=0.01)
+    held = wait_for(lambda: path.read_bytes() or None, seconds=60, every=0.01)
     assert held, "it has ended"
     return held
 
@@ -104,7 +104,7 @@ def test_a_trial_has_no_secret(
     code = "import sys; sys.exit(repr(open('/proc/self/environ', 'rb').read()))"
     monkeypatch.setattr(trials, "python_module", lambda *words: [sys.executable, "-c", code])
     with pytest.raises(ArtefactError) as caught:
-        asyncio.run(trials.try_model(str(tmp_path), "digest", "pins", seconds=30))
+        asyncio.run(trials.try_model(str(tmp_path), "digest", "pins", seconds=60))
     told = str(caught.value).encode()
     assert b"PYTHONPATH" in told
     assert scanner.names(told) == set()
@@ -121,7 +121,7 @@ def test_a_model_in_a_process_of_its_own_has_no_secret(
             tag,
             "bundle",
             "digest",
-            seconds=30,
+            seconds=60,
             code_digest=digest_of(settings.home, tag),
         )
         try:

@@ -107,7 +107,7 @@ def test_a_stopped_writer_is_fenced_once_a_retry_has_succeeded(
         results = {stage: made.result(stage, KEY) for stage in DATA_STAGES}
     finally:
         os.kill(child.pid, signal.SIGCONT)
-    child.join(60)
+    child.join(300)
     assert child.exitcode == 1, "the stale writer must end with an error"
     assert made.digests() == expected
     assert {table: made.lake.version(table) for table in made.tables()} == versions

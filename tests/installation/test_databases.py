@@ -212,7 +212,7 @@ def test_mlflows_server_starts_and_shows_what_was_written_as_the_role_that_reads
     (child,) = children(settings, ["mlflow"])
     child.start()
     try:
-        up = wait_for(lambda: child.healthy() or not child.alive, seconds=120, every=0.25)
+        up = wait_for(lambda: child.healthy() or not child.alive, seconds=300, every=0.25)
         assert up, tail(child.log, 40)
         assert child.alive, tail(child.log, 40)
         login = (ADMIN, settings.secret(PASSWORD).get_secret_value())
@@ -277,7 +277,7 @@ def test_others_wait_while_the_owner_is_at_work() -> None:
                 text("UPDATE evergreen_version SET version_num = :head"),
                 {"head": migration.HEAD},
             )
-        waiting.join(10)
+        waiting.join(60)
         assert len(ended) == 1
 
 

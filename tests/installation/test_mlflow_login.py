@@ -103,7 +103,7 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window]:
         pass
     child.start()
     try:
-        up = clock.wait_for(lambda: child.healthy() or not child.alive, seconds=120, every=0.25)
+        up = clock.wait_for(lambda: child.healthy() or not child.alive, seconds=300, every=0.25)
         assert up, tail(child.log, 40)
         assert child.alive, tail(child.log, 40)
         yield Window(settings, child)

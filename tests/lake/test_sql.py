@@ -57,7 +57,7 @@ def test_a_forked_child_opens_its_own_database_and_ends_well() -> None:
     context = multiprocessing.get_context("fork")
     child = context.Process(target=_sum_in_child)
     child.start()
-    child.join(30)
+    child.join(120)
     assert child.exitcode == 0
 
 

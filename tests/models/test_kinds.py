@@ -169,7 +169,7 @@ def test_the_node_loads_a_second_kind_into_itself(
         verify = partial(verify_by_folder, settings.signing_keys_folder)
         states = ModelStates(store, Workers(), verify, changed=lambda: None, loaded=ready.set)
         states.want({"champion": model})
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await ready.wait()
         candidate = states.get(model)
         assert candidate is not None

@@ -36,7 +36,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 def connect(node: Node, *pieces: bytes) -> socket.socket:
     """Return a connection over which these pieces were sent."""
-    client = socket.create_connection(("127.0.0.1", node.settings.node_port), timeout=10)
+    client = socket.create_connection(("127.0.0.1", node.settings.node_port), timeout=60)
     for piece in pieces:
         client.sendall(piece)
     return client
@@ -72,7 +72,7 @@ def test_a_client_that_never_finishes_is_sent_away(node: Node, pieces: tuple[byt
 
 
 def test_a_client_that_is_idle_between_requests_is_not(node: Node) -> None:
-    client = HTTPConnection("127.0.0.1", node.settings.node_port, timeout=10)
+    client = HTTPConnection("127.0.0.1", node.settings.node_port, timeout=60)
     with contextlib.closing(client):
         for pause in (2.2, 0):  # the first is longer than the limit and a look at it
             client.request("GET", "/health")

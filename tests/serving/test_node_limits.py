@@ -64,7 +64,7 @@ def test_no_single_peer_takes_all_connections(desk: Desk) -> None:
         time.sleep(0.5)
         assert node.predict(entity=1).status in (0, 200), "at the peer's own cap, or kept alive"
         other = http.client.HTTPConnection(
-            "127.0.0.1", node.settings.node_port, timeout=10, source_address=("127.0.0.2", 0)
+            "127.0.0.1", node.settings.node_port, timeout=60, source_address=("127.0.0.2", 0)
         )
         for _ in range(3):
             other.request("GET", "/live")
@@ -224,7 +224,7 @@ PATIENT = "from include.serving import node\nnode.DRAIN_SECONDS = 30.0"
 def test_a_drained_node_says_so_before_it_is_gone(desk: Desk) -> None:
     with desk.node(PATIENT) as node:
         node.serves(1)
-        client = http.client.HTTPConnection("127.0.0.1", node.settings.node_port, timeout=10)
+        client = http.client.HTTPConnection("127.0.0.1", node.settings.node_port, timeout=60)
         client.request("GET", "/ready")
         assert client.getresponse().read() == b'{"status":"ready"}'
         assert node.process is not None

@@ -51,8 +51,8 @@ def test_a_started_node_shows_what_the_records_say(tmp_path: Path) -> None:
     with desk.node() as node, browser(tmp_path / "profile") as page:
         withheld = "has heard no beat"
         assert wait_for(
-            lambda: withheld in httpx.get(f"{node.url}/releases", timeout=10).text,
-            seconds=20,
+            lambda: withheld in httpx.get(f"{node.url}/releases", timeout=60).text,
+            seconds=60,
             every=0.2,
         )
         page.open(f"{node.url}/releases")
@@ -84,7 +84,7 @@ def test_a_started_node_shows_what_the_records_say(tmp_path: Path) -> None:
             assert widest <= width, "nothing is beyond the edge"
             if folder := os.environ.get("EVERGREEN_TEST_PICTURES"):
                 page.picture(Path(folder) / f"releases-{width}.png")
-        docs = httpx.get(f"{node.url}/docs", timeout=10).text
+        docs = httpx.get(f"{node.url}/docs", timeout=60).text
         assert "A release is under way: nothing is given to the challenger" in docs
 
 

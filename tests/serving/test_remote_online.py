@@ -163,7 +163,7 @@ def test_killed_and_started_again_under_load_no_answer_is_wrong(
     over = threading.Event()
 
     def ask(entity: int) -> None:
-        with httpx.Client(base_url=node.url, timeout=10) as client:
+        with httpx.Client(base_url=node.url, timeout=60) as client:
             while not over.is_set():
                 reply = client.post(f"/v1/{NAME}/predict", json={"entity": entity})
                 if reply.status_code == 200 and reply.json()["score"] == right[entity]:
@@ -257,7 +257,7 @@ async def test_a_node_is_ready_once_its_store_was_asked(
         reconciler = Reconciler(made.settings, app, node="here")
         task = asyncio.create_task(reconciler.run())
         try:
-            await reconciler.ready_to_serve(30)
+            await reconciler.ready_to_serve(60)
             online = app.table.served[NAME].online
             assert isinstance(online, remote_online.RemoteOnline)
             assert online.tried.is_set()
