@@ -328,7 +328,7 @@ class Node:
         self.url = settings.node_url
         self._setup = setup
         self.process: subprocess.Popen[bytes] | None = None
-        self.client = httpx.Client(base_url=self.url, timeout=30)
+        self.client = httpx.Client(base_url=self.url, timeout=60)
 
     def start(self, *, healthy: bool = True) -> None:
         """Start it and wait until it answers (and, if `healthy`, has read the records)."""
@@ -365,7 +365,7 @@ class Node:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it and return its exit code."""
         self.client.close()
-        self.client = httpx.Client(base_url=self.url, timeout=30)
+        self.client = httpx.Client(base_url=self.url, timeout=60)
         if self.process is None:
             return 0
         self.process.send_signal(number)
