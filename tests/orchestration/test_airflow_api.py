@@ -83,7 +83,7 @@ def test_a_question_that_came_too_early_is_asked_again_and_an_order_is_not(
     path = "/api/v2/dags/shop__train_model"
     server.answers["GET", path] = paused
     server.answers["PATCH", path] = (500, {"detail": "database is locked"})
-    with AirflowApi(settings, timeout=2.0) as api:
+    with AirflowApi(settings, timeout=5.0) as api:
         try:
             assert api.paused("shop__train_model")
         finally:

@@ -286,12 +286,16 @@ async def test_a_turn_folds_all_and_lets_others_run_in_between(
     assert turns >= 3
 
 
-def test_to_note_a_request_takes_two_microseconds_at_most(
+def test_to_note_a_request_costs_at_most_33_turns_of_a_loop(
     evidence: Evidence, served: Served
 ) -> None:
     requests = [asked(number) for number in range(20_000)]
-    costs = []
+    costs, floors = [], []
     for _ in range(5):
+        began, total = time.thread_time(), 0
+        for number, _request in enumerate(requests):
+            total += number
+        floors.append((time.thread_time() - began) / len(requests))
         began = time.thread_time()  # of this thread alone: others use the machine
         for number, request in enumerate(requests):
             evidence.note(
@@ -306,4 +310,5 @@ def test_to_note_a_request_takes_two_microseconds_at_most(
             )
         costs.append((time.thread_time() - began) / len(requests))
         evidence.fold()
-    assert min(costs) < 2e-6
+    # 2 us where a turn of an empty loop takes .06: a slow machine is slow at both.
+    assert min(costs) < 33 * min(floors)
