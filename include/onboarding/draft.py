@@ -9,7 +9,7 @@ from pathlib import Path
 
 from include.clock import utc_now
 from include.config import durations, use_case_file
-from include.errors import ConfigError
+from include.errors import ConfigError, SourceError
 from include.onboarding.answers import NOTHING, Answers
 from include.onboarding.column_roles import Roles, count_decisions, guess_roles
 from include.onboarding.draft_document import draft_lines
@@ -120,8 +120,11 @@ def draft_table(
     Raises:
         ConfigError: no column can be the key, the time or the label; the message says which option
             names it. Or another table has no column in common.
+        SourceError: the lines of a table are one value each.
     """
     path = table.path
+    for given in (table, *(other for other, _ in others)):
+        _refuse_undivided(given)
     name = name_of(name or path.name.split(".")[0])
     outcome = None if outcomes is None else joined_outcome(table, outcomes[0])
     roles = guess_roles(table, answers, alone=not others, outcome_apart=outcome)
@@ -199,6 +202,20 @@ def draft_table(
     text = with_mark(_head(table) + document, answers)
     return Draft(
         name, text, table, roles, answers, questions, tuple(joined), apart[0] if apart else None
+    )
+
+
+def _refuse_undivided(table: Table) -> None:
+    """Refuse a CSV of one column: it has a separator that is not known, or nothing to learn."""
+    if table.format != "csv" or len(table.columns) != 1:
+        return
+    (column,) = table.columns
+    # Of one that has no header the name says nothing.
+    first = column.header if table.dialect["header"] else "".join(table.distinct(column.header, 1))
+    raise SourceError(
+        f"{table.path}: each line is one value ({first[:60]!r}): none of , ; tab | and blanks "
+        "parts it into columns. Write one of them between the values; or write the YAML by hand, "
+        "with what stands between them as separator under the source"
     )
 
 

@@ -106,14 +106,6 @@ class Table:
                 f"{path}: {len(headers)} columns; a draft takes at most {MAX_COLUMNS}, select "
                 "some into a new file"
             )
-        if self.format == "csv" and len(headers) == 1:
-            # Of one that has no header the name says nothing.
-            first = headers[0] if self.dialect["header"] else rows.column(0)[0].as_py() or ""
-            raise SourceError(
-                f"{path}: each line is one value ({first[:60]!r}): none of , ; tab | and blanks "
-                "parts it into columns. Write one of them between the values; or write the YAML "
-                "by hand, with what stands between them as separator under the source"
-            )
         self._con = connect(alone=True)
         self._con.register(
             "delivered",
