@@ -12,20 +12,18 @@ from typing import Any, NamedTuple
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from include.ingestion.decompression import Refused, first_line
 from include.ingestion.dialects import (
     BACKSLASHED,
     MAX_TITLE,
     NO_QUOTE,
-    ROWS,
     SEPARATORS,
     Dialect,
     cells,
-    is_number,
     names_of,
 )
+from include.ingestion.swallowed_lines import refuse_swallowed
 from include.ingestion.text_columns import (
     KEPT_LINE,
     MAX_CELL,
@@ -104,7 +102,7 @@ def convert_csv(
     if rejects:
         _refuse_broken(rejects, rows, columns, dialect)
     if quote:
-        _refuse_swallowed(path, out, columns, separator, dialect)
+        refuse_swallowed(path, out, columns, separator, dialect)
     if not rejects:
         return columns, rows
     # DuckDB counts empty lines and makes no rows of them.
@@ -161,81 +159,6 @@ def _refuse_broken(
             f"{(rejects[0].text or '')[:200]!r}. Write separator, header, skip or escape under "
             "the source, or export it again"
         )
-
-
-def _refuse_swallowed(
-    path: Path, out: Path, columns: Sequence[str], separator: str, dialect: Dialect
-) -> None:
-    """Refuse a file with lines of the table inside of a value, or of a name in its header.
-
-    A quote that begins a value as a letter opens one, which the next quote before a separator or
-    a line's end closes: what stands between them would be lost as rows.
-    """
-    with pa.memory_map(str(out)) as file:
-        rows = pa.ipc.open_file(file).read_all()
-        end = _line_end(path, len(rows) + dialect.header)
-        if end is None:
-            return
-        numbers = _columns_of_numbers(rows, len(columns))
-        held = [(0, place, name) for place, name in enumerate(columns) if end in name]
-        for place in range(len(columns)):
-            picked = rows.select([f"c{place}", "row"])
-            broken = picked.filter(pc.match_substring(picked.column(0), end))
-            held += [(row["row"], place, row[f"c{place}"]) for row in broken.to_pylist()]
-    for row, place, text in held:
-        lines = _lines_within(text, place, len(columns), separator, end, numbers)
-        if lines:
-            name = columns[place].split(end)[0][:60]
-            where = f"column {name!r} of row {row}" if row else f"the name {name!r} in its header"
-            raise Refused(
-                f"has {lines} more lines of the table in {where}: a quote ({dialect.quote}) opens "
-                "it and is closed lines later. Write quotes that are letters twice, and between "
-                "quotes; or quote: none under the source, where no value stands between quotes"
-            )
-
-
-def _line_end(path: Path, expected: int) -> str | None:
-    """Return what ends the lines of a file, None where it has no more of them than expected."""
-    lines = old = 0
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            lines, old = lines + block.count(b"\n"), old + block.count(b"\r")
-    if max(lines, old) <= expected:
-        return None
-    return "\n" if lines else "\r"
-
-
-def _columns_of_numbers(rows: pa.Table, width: int) -> set[int]:
-    """Return the places of columns whose values are numbers or dates, by the first rows."""
-    found = set()
-    for place in range(width):
-        filled = [text for text in rows.column(place).slice(0, ROWS).to_pylist() if text]
-        if filled and sum(map(is_number, filled)) >= 0.8 * len(filled):
-            found.add(place)
-    return found
-
-
-def _lines_within(
-    text: str, place: int, width: int, separator: str, end: str, numbers: set[int]
-) -> int:
-    """Return how many lines of the table a value holds; 0 where it is a text of several lines.
-
-    Its first line is then the rest of the row that it stands in, its last one the beginning of
-    another, up to the same column. Numbers stand where the table has numbers, two at least.
-    """
-    lines = [line.rstrip("\r") for line in text.split(end)]
-    kept = [lines[0], *(line for line in lines[1:-1] if line), lines[-1]]
-    cut = [line.split(separator) for line in kept]
-    widths = [len(values) for values in cut]
-    if widths != [width - place, *[width] * (len(cut) - 2), place + 1]:
-        return 0
-    filled = [
-        value
-        for values in cut[1:]
-        for at, value in enumerate(values)
-        if at in numbers and value.strip()
-    ]
-    return len(cut) - 1 if len(filled) > 1 and all(map(is_number, filled)) else 0
 
 
 def _header(path: Path, declared: Sequence[str], dialect: Dialect) -> tuple[list[str], str]:
