@@ -154,7 +154,7 @@ def copy_databases(home: Path) -> None:
     for name, ours in _libraries().items():
         before = str(stamp.get(name, "unknown"))
         if before != ours and files[name].exists():
-            copy_before(files[name], before)
+            copy_before(files[name], before, revisions="alembic_version")  # of both libraries
 
 
 def check_space(home: Path, need: int = NEED_BYTES) -> None:

@@ -10,15 +10,21 @@ from include.errors import ConfigError
 from include.files import written_aside
 
 
-def copy_before(path: Path, version: str) -> Path:
+def copy_before(path: Path, version: str, *, revisions: str | None = None) -> Path:
     """Copy a database file as it is committed, and return the copy; the one of before that goes.
 
     `version` is that of its tables. Whoever is at work on the file does not hinder it.
+    `revisions` is the table in which a migration of several transactions says how far it is: where
+    one was killed on its way, the copy that it had made first stays.
 
     Raises:
         ConfigError: the copy cannot be written.
     """
     kept = path.with_name(f"{path.name}.before-{version}")
+    if revisions is not None and kept.exists():
+        before = _revision(kept, revisions)
+        if before is not None and before != _revision(path, revisions):
+            return kept
     try:
         with (
             written_aside(kept, mode=0o600, durable=True) as aside,
@@ -35,3 +41,13 @@ def copy_before(path: Path, version: str) -> Path:
         if older != kept:
             older.unlink(missing_ok=True)
     return kept
+
+
+def _revision(path: Path, table: str) -> str | None:
+    """Return how far the tables of a file are migrated, None where it does not say."""
+    try:
+        with closing(sqlite3.connect(path)) as con:
+            row = con.execute(f"SELECT version_num FROM {table}").fetchone()
+    except sqlite3.Error:
+        return None
+    return None if row is None else str(row[0])

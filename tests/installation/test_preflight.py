@@ -77,6 +77,7 @@ def test_databases_of_another_version_are_copied_before_ours_changes_them(
     for file in files:
         with closing(sqlite3.connect(file)) as con, con:
             con.execute("CREATE TABLE kept AS SELECT 7 AS number")
+            con.execute("CREATE TABLE alembic_version AS SELECT 'a' AS version_num")
     preflight.copy_databases(tmp_path)
     preflight.stamp_version(tmp_path)
     preflight.copy_databases(tmp_path)
@@ -88,11 +89,27 @@ def test_databases_of_another_version_are_copied_before_ours_changes_them(
         for file, version in zip(files, ["3.0.1", "3.1.0"], strict=True)
     ]
 
+    def change(number: int, revision: str) -> None:
+        for file in files:
+            with closing(sqlite3.connect(file)) as con, con:
+                con.execute("UPDATE kept SET number = ?", [number])
+                con.execute("UPDATE alembic_version SET version_num = ?", [revision])
+
     def set_up(*_: object, **__: object) -> None:  # Airflow's own command
         assert all(copy.exists() for copy in copies), "a copy comes first"
 
+    def killed(*_: object, **__: object) -> None:
+        change(9, "b")
+        raise KeyboardInterrupt
+
+    change(6, "a")
+    preflight.copy_databases(tmp_path)
+    change(7, "a")  # the version before went on with it: it is copied anew
+    monkeypatch.setattr(supervisor, "set_up", killed)
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.migrate(Settings(home=tmp_path))
     monkeypatch.setattr(supervisor, "set_up", set_up)
-    supervisor.migrate(Settings(home=tmp_path))
+    supervisor.migrate(Settings(home=tmp_path))  # what is half-way is no copy of before
     for copy in copies:
         with closing(sqlite3.connect(copy)) as con:
             assert con.execute("SELECT number FROM kept").fetchall() == [(7,)]
