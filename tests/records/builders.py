@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -154,6 +155,26 @@ def claim(
 ) -> Lease:
     """Claim the thing."""
     return records.leases.claim(*THING, owner=owner, attempt=attempt, ttl=ttl, wait=wait)
+
+
+def wait_for_signs(records: Records, *keys: str) -> None:
+    """Wait until the holders of these keys have each given a sign of life from now on.
+
+    However late: a machine that stands still for longer than a lease lasts makes its holder look
+    lost until the next sign, and one that gives no signs never stops looking so.
+    """
+    silent: dict[str, float] = {}
+    heard: set[str] = set()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        before = silent
+        silent = {holder.key: holder.silent for holder in records.leases.holders(THING[0])}
+        # A silence only grows until a sign ends it.
+        heard |= {key for key in keys if silent[key] < before.get(key, 0.0)}
+        if heard == set(keys):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no signs of life of {', '.join(keys)} in a minute")
 
 
 @contextmanager

@@ -11,15 +11,18 @@ import pytest
 from include.errors import Busy
 from include.records.records import Records
 from tests.records.builders import (
+    THING,
     claim,
     hold_in_process,
     result,
+    wait_for_signs,
 )
 
 
 def test_signs_of_life_keep_a_lease_beyond_its_ttl(records: Records) -> None:
     with claim(records, "slow", ttl=4.0) as lease:
         time.sleep(5.0)
+        wait_for_signs(records, THING[2])
         with pytest.raises(Busy, match="slow"):
             claim(records, "other")
         lease.check()
@@ -54,14 +57,12 @@ def test_the_leases_of_a_range_give_signs_of_life_and_a_lost_one_is_lost_alone(
     with records.leases.claim_all(
         "loans", "materialize_features", keys, owner="load", attempt=1, ttl=4.0
     ) as leases:
-        deadline = time.monotonic() + 5.0
-        while time.monotonic() < deadline:
-            assert all(holder.lost is None for holder in records.leases.holders("loans"))
-            time.sleep(0.1)
+        time.sleep(5.0)
+        wait_for_signs(records, *keys)
         taken = records.leases.claim(
             "loans", "materialize_features", keys[1], owner="load", attempt=2, ttl=30
         )
-        time.sleep(1.5)  # signs of life are given on
+        wait_for_signs(records, keys[0], keys[2])
         leases.each[keys[0]].check()
         leases.each[keys[2]].check()
         with pytest.raises(Busy, match="lost"):
