@@ -97,7 +97,9 @@ def test_a_healthy_release_goes_through_its_steps_to_the_champion(embedded: Embe
     assert moves[:3] == ["release.requested", "release.began", "release.advanced"]
     assert moves[-2:] == ["release.promoted", "release.settled"]
     for task_id in STEPS:
-        assert re.search(r"release \w+ of model \d+ is in step", log_of(embedded, run, task_id))
+        # A last step that has all of its evidence at the first look is over with it.
+        how_far = r"release \w+ of model \d+ is (in step|watched)"
+        assert re.search(how_far, log_of(embedded, run, task_id))
         assert "errors" in log_of(embedded, run, task_id), "the evidence is a table in the log"
     assert announced(embedded, release)["end"] == "promoted"
     assert alerts_of(embedded, release) == []
