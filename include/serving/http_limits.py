@@ -47,9 +47,6 @@ class EdgeProtocol(OrderedProtocol):
         """Start the clock: a client that never asks anything is sent away too."""
         super().connection_made(transport)
         self.began = self.loop.time()
-        # uvicorn counts when a request comes: idle connections would take all descriptors.
-        if self.limit_concurrency is not None and len(self.connections) > self.limit_concurrency:
-            transport.abort()  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         """Refuse endless headers before they are collected."""

@@ -185,7 +185,7 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
             proxy_headers=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=5,
-            limit_concurrency=connections,
+            limit_concurrency=connections + 1,  # which `PeerProtocol` never lets it reach
         )
     )
     server.table, server.is_shared = app.table, is_shared

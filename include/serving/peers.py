@@ -1,4 +1,4 @@
-"""A bound on the connections of one peer: no single client takes them all."""
+"""Bounds on connections: what all may have together, and one peer, so that none takes them all."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ SHARE = 0.75  # of all connections; a proxy before the node is one peer too
 
 
 class PeerProtocol(EdgeProtocol):
-    """The node's HTTP protocol, which sends a peer away that has too many connections already.
+    """The node's HTTP protocol, which sends away whom it has no room for when he connects.
 
-    Peers are counted by address, over all connections of this process.
+    Peers are counted by address, over all connections of this process. uvicorn looks at its limit
+    only when a request comes: idle connections would take all descriptors, and whoever is in would
+    be refused, in plain text and in no counter, while as many are open as may be.
     """
 
     most = 768  # connections of a peer; the node sets it from its own cap
@@ -26,12 +28,14 @@ class PeerProtocol(EdgeProtocol):
         self._peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count the connection, and close it at once where its peer has too many."""
+        """Count the connection, and close it at once where its peer or all have too many."""
         super().connection_made(transport)
         address = transport.get_extra_info("peername")
         self._peer = str(address[0]) if isinstance(address, tuple) and address else "unknown"
         PeerProtocol.by_peer[self._peer] += 1
-        if PeerProtocol.by_peer[self._peer] > PeerProtocol.most:
+        limit = self.limit_concurrency
+        is_full = limit is not None and len(self.connections) >= limit
+        if is_full or PeerProtocol.by_peer[self._peer] > PeerProtocol.most:
             PeerProtocol.refused += 1
             transport.abort()  # type: ignore[attr-defined]
 

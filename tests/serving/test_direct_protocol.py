@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from include.serving import http_limits, turn
 from include.serving.direct import MAX_PLAIN_BODY
 from include.serving.direct_protocol import MAX_BURST, DirectProtocol
 from include.serving.http_limits import MAX_HEAD, end_slow_requests
+from include.serving.peers import PeerProtocol
 from tests.builders.application import Client
 from tests.builders.serving import NAME, ROW, Desk
 
@@ -336,20 +338,31 @@ async def test_large_headers_are_refused_wherever_they_begin(site: Site) -> None
     assert [one[0] for one in await site.ask(fits + fits, answers=2)] == [200, 200]
 
 
-async def test_above_the_cap_of_connections_the_server_says_so(desk: Desk) -> None:
+async def test_up_to_the_cap_of_connections_all_are_answered_and_no_more_are_let_in(
+    desk: Desk,
+) -> None:
     client = Client(desk)
     client.app._hosts = None
     client.serve(1)
-    async with serve(Site(client), limit_concurrency=2) as site:
+    async with serve(Site(client), limit_concurrency=3) as site, asyncio.timeout(60):
+        PeerProtocol.take_refused()
+        first, second = await site.connect(), await site.connect()
+        while len(site.state.connections) < 2:
+            await asyncio.sleep(0.001)
+        reader, writer = await site.connect()
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        assert PeerProtocol.take_refused() == 1
+        for asked in (post(), b"GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n"):
+            for reader, writer in (first, second):
+                writer.write(asked)
+                assert (await answer(reader))[0] == 200
+        first[1].close()
+        while len(site.state.connections) == 2:
+            await asyncio.sleep(0.001)
         assert (await site.ask(post()))[0][0] == 200
-        async with asyncio.timeout(60):
-            while site.state.connections:
-                await asyncio.sleep(0.001)
-            _, first = await site.connect()
-            while not site.state.connections:
-                await asyncio.sleep(0.001)
-        assert (await site.ask(post()))[0][0] == 503
-        first.close()
+        second[1].close()
 
 
 async def test_a_reader_that_does_not_read_fills_no_memory(site: Site) -> None:
