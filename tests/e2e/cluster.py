@@ -7,8 +7,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,10 @@ class Started:
     key: str
     task: int
     at: datetime
+
+
+def _any_of(asked: Callable[[], list[Any] | None]) -> bool:
+    return bool(asked())
 
 
 class Cluster(Embedded):
@@ -99,8 +105,10 @@ class Cluster(Embedded):
                 change = app.control.add_consumer if worker == name else app.control.cancel_consumer
                 node = f"{worker}@{socket.gethostname()}"
                 # Without a limit it waits for other workers' answers until its time is over.
-                answers = change(queue, destination=[node], reply=True, limit=1, timeout=60)
-                assert answers, f"{node} does not answer"
+                # Who has lost the broker does not hear it, and is told again.
+                told = partial(change, queue, destination=[node], reply=True, limit=1, timeout=10)
+                answered = wait_for(partial(_any_of, told), seconds=180, every=0.5)
+                assert answered, f"{node} does not answer"
 
     def _answers(self, worker: Child) -> bool:
         """Tell whether a worker is there, and not frozen."""

@@ -126,6 +126,9 @@ def test_a_broker_that_comes_back_with_nothing_costs_no_try(cluster: Cluster) ->
     cluster.broker.kill()
     time.sleep(20)
     cluster.broker.start()
+    # Celery takes the queues of its command line again, but none that it was told to leave and to
+    # take again meanwhile (`cancel_consumer`, `add_consumer`), as these tests have told it.
+    cluster.send_heavy_to("celery")
     cluster.settle("fresh", [key], dags=EVERY_DAG, after=began, seconds=400)
     tries = cluster.ask_airflow(
         "SELECT DISTINCT task_id, try_number FROM task_instance JOIN dag_run USING (dag_id, run_id)"
