@@ -69,8 +69,9 @@ def take_back(records: Records, use_case: str, order: Order) -> TakenBack:
     once = f"rollback/{use_case}/{order.request_id}" if order.request_id else None
     for _ in range(_TRIES):
         before = records.routes.get(use_case)
-        order = aimed(order, before.champion, before.challenger)
-        if (done := _done_before(records, before, order, once)) is not None:
+        # Anew each time: a challenger may have become champion since the last look.
+        meant = aimed(order, before.champion, before.challenger)
+        if (done := _done_before(records, before, meant, once)) is not None:
             return done
         try:
             route = record_rollback(
@@ -78,7 +79,7 @@ def take_back(records: Records, use_case: str, order: Order) -> TakenBack:
                 use_case,
                 order.actor,
                 order.reason,
-                of=order.of,
+                of=meant.of,
                 expect_generation=before.generation,
                 claim=order.claim,
                 once=once,
@@ -87,7 +88,7 @@ def take_back(records: Records, use_case: str, order: Order) -> TakenBack:
             if records.routes.get(use_case).generation == before.generation:
                 raise  # nobody was faster: there is nothing to go back to
             continue
-        taken = getattr(before, order.of)
+        taken = getattr(before, meant.of)
         return TakenBack(route, True, route.generation, f"model {taken} is taken back")
     raise Conflict(f"{use_case}: the routing row changes all the time; look, then try again")
 

@@ -10,6 +10,11 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
+_OLD_HELD = (
+    "SELECT FROM {schema}.models AS model "
+    "WHERE model.use_case = NEW.use_case AND model.version = OLD.previous "
+    "AND NEW.held::jsonb ? model.model_digest"
+)
 # What a rollback changes of a routing row; all else stays as it is, also what later versions add.
 _ROUTE = """
     IF {trusted} THEN RETURN NEW; END IF;
@@ -23,11 +28,16 @@ _ROUTE = """
         PERFORM {schema}.guard_refuse('the generation of the last rollback is the present one');
     END IF;
     IF NEW.champion IS DISTINCT FROM OLD.champion
-        AND (NEW.champion IS NULL OR NEW.champion IS DISTINCT FROM OLD.previous) THEN
+        AND (NEW.champion IS NULL OR NEW.champion IS DISTINCT FROM OLD.previous)
+        AND NOT (EXISTS ({old_held}) AND EXISTS (
+            SELECT FROM {schema}.models AS model
+            WHERE model.use_case = NEW.use_case AND model.version = NEW.champion
+            AND model.state = 'released' AND model.collected_at IS NULL
+            AND NOT NEW.held::jsonb ? model.model_digest)) THEN
         PERFORM {schema}.guard_refuse('a node lets no model serve but the previous one');
     END IF;
     IF NEW.previous IS DISTINCT FROM OLD.previous AND (
-        NEW.champion IS NOT DISTINCT FROM OLD.champion
+        (NEW.champion IS NOT DISTINCT FROM OLD.champion AND NOT EXISTS ({old_held}))
         OR (NEW.previous IS NOT NULL AND NOT EXISTS (
             SELECT FROM {schema}.models AS model
             WHERE model.use_case = NEW.use_case AND model.version = NEW.previous
@@ -199,7 +209,12 @@ def write_guards(connection: Connection, *, schema: str, worker: str | None) -> 
         trusted = f"{_OWNER} OR pg_catalog.pg_has_role(current_user, {named}, 'USAGE')"
     for table, name, event, at_commit, body in _GUARDS:
         filled = body.format(
-            schema=schema, free=_FREE, ending=_ENDING, owner=_OWNER, trusted=trusted
+            schema=schema,
+            free=_FREE,
+            ending=_ENDING,
+            owner=_OWNER,
+            trusted=trusted,
+            old_held=_OLD_HELD.format(schema=schema),
         )
         kind = (
             f"CREATE CONSTRAINT TRIGGER {name} AFTER {event} ON {schema}.{table} "

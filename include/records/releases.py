@@ -43,7 +43,7 @@ from include.records.release_rows import (
     is_noted,
 )
 from include.records.release_starts import Start, queue_release, recorded_release, start_release
-from include.records.route_changes import apply, decide, take_back
+from include.records.route_changes import apply, decide, on_hold, take_back
 from include.records.rows import database_now, locked, plain
 from include.records.schema import ReleaseRow, RouteRow
 
@@ -292,8 +292,7 @@ class Releases(ReleaseReports):
                 take_back(session, row, entry, of, reason=reason, by_itself=by_itself)
             else:
                 end(session, found, "rolled_back", reason, by_itself=by_itself)
-                held = sorted({*row.held, found.challenger_digest})
-                leave(session, row, found, {"held": held}, entry)
+                leave(session, row, found, on_hold(session, row, found.challenger_digest), entry)
 
         return self._move(release, entry, work, *LIVING, named=False)
 

@@ -149,26 +149,38 @@ def take_back(
     was judged against what is taken back now.
     """
     use_case, bad_version = row.use_case, getattr(row, of)
-    if bad_version is None or (of == "champion" and row.previous is None):
+    model = None
+    if bad_version is not None:
+        model = set_state(session, use_case, bad_version, "retired")
+    changes: dict[str, Any] = {
+        **HOME,
+        **on_hold(session, row, *([] if model is None else [model.model_digest])),
+        "rollback_generation": row.generation + 1,
+    }
+    good = changes.get("previous", row.previous)
+    if bad_version is None or (of == "champion" and good is None):
         missing = (
             "challenger to take back" if of == "challenger" else "earlier champion to go back to"
         )
         raise Conflict(f"{use_case}: there is no {missing}; what serves goes on serving")
-    model = set_state(session, use_case, bad_version, "retired")
-    held = sorted({*row.held, *([] if model is None else [model.model_digest])})
-    changes: dict[str, Any] = {
-        **HOME,
-        "held": held,
-        "rollback_generation": row.generation + 1,
-    }
     if of == "champion":
-        changes["champion"] = row.previous
-        changes["previous"] = last_good(models_of(session, use_case), held, row.previous)
+        changes["champion"] = good
+        changes["previous"] = last_good(models_of(session, use_case), changes["held"], good)
     told = reason or str(entry.details.get("reason") or "rolled back")
     ended = _end_releases(session, row, of, told, by_itself=by_itself)
     changes["release_id"] = watched_id(session, use_case)
     told_entry = dataclasses.replace(entry, details={**entry.details, **ended})
     return apply(session, row, changes, told_entry)
+
+
+def on_hold(session: Session, row: RouteRow, *digests: str) -> dict[str, Any]:
+    """Return what a routing row says once digests are on hold: no rollback goes to one of them."""
+    held = sorted({*row.held, *digests})
+    changes: dict[str, Any] = {"held": held}
+    previous = None if row.previous is None else session.get(ModelRow, (row.use_case, row.previous))
+    if previous is not None and previous.model_digest in held:
+        changes["previous"] = last_good(models_of(session, row.use_case), held, row.champion)
+    return changes
 
 
 def _end_releases(

@@ -29,7 +29,15 @@ from include.records.release_rules import (
     expect_no_newer_release,
     expect_state,
 )
-from include.records.route_changes import Route, apply, decide, salt_of, set_state, take_back
+from include.records.route_changes import (
+    Route,
+    apply,
+    decide,
+    on_hold,
+    salt_of,
+    set_state,
+    take_back,
+)
 from include.records.rows import plain
 from include.records.schema import ModelRow, OpponentRow, RouteRow
 
@@ -132,8 +140,8 @@ class Routes:
     def take_back_digest(self, use_case: str, digest: str, *, entry: AuditEntry) -> Route:
         """Roll a digest back that is champion or challenger now; else only put it on hold.
 
-        For a rollback that is recorded late: what was released meanwhile stays, and the entry is
-        then one of its own (`<action>_late`).
+        For a rollback that is recorded late: what was released meanwhile stays, but the next
+        rollback does not go to the digest, and the entry is one of its own (`<action>_late`).
         """
 
         def work(session: Session, row: RouteRow, entry: AuditEntry) -> Route:
@@ -146,10 +154,12 @@ class Routes:
                 (role for role, model in serving.items() if model and model.model_digest == digest),
                 None,
             )
-            if of == "challenger" or (of == "champion" and row.previous is not None):
+            held = on_hold(session, row, digest)
+            good = held.get("previous", row.previous)
+            if of == "challenger" or (of == "champion" and good is not None):
                 return take_back(session, row, entry, of)
             late = dataclasses.replace(entry, action=f"{entry.action}_late")
-            return apply(session, row, {"held": sorted({*row.held, digest})}, late)
+            return apply(session, row, held, late)
 
         return self._decide(use_case, work, entry, first=False)
 

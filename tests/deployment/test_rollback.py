@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from include.deployment import rollout
+from include.deployment import rollback, rollout
 from include.deployment.rollback import Order, record_rollback, take_back
 from include.errors import ConfigError, Conflict, Unavailable
 from include.records.schema import ModelRow
@@ -51,6 +51,24 @@ def test_the_version_of_a_challenger_is_taken_back_as_what_it_is(desk: Desk) -> 
         assert (taken.changed, taken.route.champion, taken.route.challenger) == (changed, 2, None)
     entry = desk.records.audit.entries(NAME)[-1]
     assert (entry.subject, entry.details["of"]) == ("3", "challenger")
+
+
+def test_a_challenger_that_is_promoted_meanwhile_is_taken_back_as_champion(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at the row and the write the judge is faster: the rollback wins."""
+    desk.train(3)
+    desk.record_route(challenger=3)
+    write = rollback.record_rollback
+
+    def promoted_before(*arguments: object, **named: object) -> object:
+        monkeypatch.setattr(rollback, "record_rollback", write)
+        desk.record_route(champion=3, previous=2, challenger=None)
+        return write(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rollback, "record_rollback", promoted_before)
+    taken = take_back(desk.records, NAME, Order("anna", "bad", version=3))
+    assert (taken.changed, taken.route.champion) == (True, 2)
 
 
 def test_who_has_seen_an_older_row_changes_nothing(desk: Desk) -> None:

@@ -236,6 +236,28 @@ def test_a_node_rolls_back_twice_where_a_good_model_is_left(node: Records, worke
     assert take_back(node, NAME, Order("me", "bad", version=2)).route.champion == 1
 
 
+@pytest.mark.parametrize("is_told", [True, False], ids=["late", "by a version before"])
+def test_a_node_goes_past_a_model_on_hold(node: Records, worker: Records, is_told: bool) -> None:
+    """A model that a node took back without records, when another was released meanwhile."""
+    worker.models.add(model(4))
+    worker.routes.change(
+        NAME,
+        set={"champion": 4, "previous": 2},
+        entry=entry("release"),
+        partition="2026-03-04",
+    )
+    if is_told:
+        late = Late(NAME, "sha256:2", 2, "me", "", "bad", "r2", utc_now().isoformat(), "n1")
+        route = take_back_late(node, late)
+        assert (route.champion, route.previous, route.held) == (4, 1, ["sha256:2"])
+    else:
+        with worker.transaction() as session:
+            session.execute(text("UPDATE routes SET held = '[\"sha256:2\"]'"))
+    route = take_back(node, NAME, Order("me", "bad", version=4)).route
+    assert (route.champion, route.previous) == (1, None)
+    assert node.audit.verify() is None
+
+
 @pytest.mark.parametrize("digest", ["sha256:2", "sha256:9"], ids=["serving", "gone"])
 def test_a_node_replays_what_it_did_without_records(node: Records, digest: str) -> None:
     late = Late(NAME, digest, 2, "me", "", "bad", "r9", utc_now().isoformat(), "n1")

@@ -17,7 +17,7 @@ from include.errors import Conflict, EvergreenError
 from include.records.audit import AuditEntry
 from include.records.records import Opponent, Records, Route
 from include.records.rows import locked
-from include.records.schema import ModelRow
+from include.records.schema import ModelRow, RouteRow
 from tests.records.builders import (
     AT,
     model,
@@ -208,6 +208,40 @@ def test_after_two_bad_releases_the_last_good_one_serves(released: Records) -> N
         released.routes.rollback("loans", entry=entry("rollback"))
     released.models.add(model(6, generation=5))
     assert promote(released, 6).previous == 1
+
+
+def test_what_is_on_hold_by_a_late_rollback_is_no_way_back(released: Records) -> None:
+    """Model 2 was bad, which came on record when model 3 had been released already."""
+    late = released.routes.take_back_digest("loans", "sha256:2", entry=entry("rollback"))
+    assert (late.champion, late.previous, late.held) == (3, 1, ["sha256:2"])
+    route = released.routes.rollback("loans", entry=entry("rollback"))
+    assert (route.champion, route.previous) == (1, None)
+    assert released.audit.verify() is None
+
+
+def test_a_row_that_names_a_held_model_as_the_one_before_goes_past_it(released: Records) -> None:
+    """An earlier version wrote such rows."""
+    with released.transaction() as session:
+        session.get_one(RouteRow, "loans").held = ["sha256:2"]
+    assert released.routes.rollback("loans", entry=entry("rollback")).champion == 1
+
+
+def test_a_late_rollback_without_a_good_model_only_holds(released: Records) -> None:
+    with released.transaction() as session:
+        session.get_one(RouteRow, "loans").held = ["sha256:1", "sha256:2"]
+    route = released.routes.take_back_digest("loans", "sha256:3", entry=entry("rollback"))
+    assert (route.champion, route.held) == (3, ["sha256:1", "sha256:2", "sha256:3"])
+    with pytest.raises(Conflict, match="no earlier champion"):
+        released.routes.rollback("loans", entry=entry("rollback"))
+
+
+def test_a_challenger_that_is_the_model_of_before_leaves_no_way_back_to_it(
+    released: Records,
+) -> None:
+    released.models.add(model(6, generation=9, digest="sha256:2"))
+    released.routes.change("loans", set={"challenger": 6}, entry=entry(), partition="2026-03-06")
+    route = released.routes.rollback("loans", entry=entry("rollback"), of="challenger")
+    assert (route.champion, route.previous, route.held) == (3, 1, ["sha256:2"])
 
 
 def test_a_rollback_drops_a_challenger_on_its_way(released: Records) -> None:
