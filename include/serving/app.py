@@ -25,6 +25,7 @@ from include.serving.direct import Direct
 from include.serving.evidence import Evidence
 from include.serving.http import (
     EXPLAIN,
+    GIVEN_UP,
     Disconnected,
     Refusal,
     answer,
@@ -146,6 +147,7 @@ class App:
             status = await self._answer_fault(error, receive, send, request_id)
         if not route:
             use_case, route = self._labels(scope)
+        status = scope.get(GIVEN_UP, status)
         self.metrics.count_answer(use_case, route, status)
         if self.access_log is not None:
             taken = time.perf_counter() - began

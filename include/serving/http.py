@@ -20,6 +20,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}\Z")
 # The folders of an absolute path; of addresses those of SQLite alone, which have no host.
 _FOLDERS = re.compile(r"(?:(?<=sqlite:///)|(?<![\w.:/]))/(?:[^\s/:;,()'\"]+/)+(?=[^\s/])")
 EXPLAIN = b"x-evergreen-explain"  # 1: the answer's headers tell which arm of a release answered
+GIVEN_UP = "evergreen.given_up"  # in a scope: the status that was answered by hand
 LINGER_SECONDS = 3.0  # for so long the rest of a refused body is read
 _encode = msgspec.json.Encoder().encode
 

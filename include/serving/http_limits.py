@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from include.serving.http import MAX_BODY, Refusal
+from include.serving.http import GIVEN_UP, MAX_BODY, Refusal
 from include.serving.http_order import OrderedProtocol
 from include.serving.one_write import OneWrite
 
@@ -145,8 +145,21 @@ class EdgeProtocol(OrderedProtocol):
             f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
+        self._count(status)
         self.end_with(head.encode() + body)
         self.began = None
+
+    def _count(self, status: int) -> None:
+        """Have the answer by hand counted once.
+
+        The application counts the request that it has in hand, and is told by what status; one that
+        it has begun to answer gets no other answer.
+        """
+        cycle = None if self.in_head else self.cycle
+        if cycle is None or self.is_queued(cycle):
+            self.config.app.metrics.count_answer("", "", status)
+        elif not cycle.response_started:
+            cycle.scope[GIVEN_UP] = status
 
 
 def end_slow_requests(connections: Iterable[Any], now: float) -> int:

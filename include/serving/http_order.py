@@ -78,7 +78,7 @@ class OrderedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         cycle, self.is_over = self.cycle, True
         owed = cycle is not None and not cycle.response_complete
         if not self.in_head and cycle is not None:
-            owed = bool(self.pipeline) and self.pipeline[0][0] is cycle
+            owed = self.is_queued(cycle)
             if owed:
                 self.pipeline.popleft()  # it is answered by this
             elif cycle.response_started:
@@ -87,6 +87,10 @@ class OrderedProtocol(HttpToolsProtocol):  # type: ignore[misc]
             self._last = answer
             return
         self._end(answer)
+
+    def is_queued(self, cycle: Any) -> bool:
+        """Tell whether the request in hand waits for the answers to those before it."""
+        return bool(self.pipeline) and self.pipeline[0][0] is cycle
 
     def _end(self, answer: bytes) -> None:
         if answer:

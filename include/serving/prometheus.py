@@ -44,7 +44,8 @@ class Metrics:
         # Both are counted at each request: plain numbers, which the library reads when it is asked.
         self._answers = AnswerCounts(
             "evergreen_answers",
-            "Answers by route and HTTP status; 499: the client had left.",
+            "Answers by route and HTTP status; 499: the client had left. Use case and route are "
+            "empty where the headers were not whole, or none that could be read.",
             ["use_case", "route", "status"],
         )
         self._durations = DurationCounts(

@@ -48,6 +48,11 @@ class Site:
         """What it hands answers to."""
         return self.client.app.turn
 
+    @property
+    def metrics(self) -> Any:
+        """What counts the answers by hand."""
+        return self.client.app.metrics
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Be the application."""
         self.reached.append(scope["path"])

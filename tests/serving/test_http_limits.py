@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from http.client import HTTPConnection
 
 import pytest
 
 from include.serving.http_limits import MAX_HEAD, end_slow_requests
-from tests.builders.serving import Desk, Node
+from tests.builders.serving import Desk, Node, until
 
 # So short that a test may wait for it.
 LIMITS = (
@@ -24,6 +26,17 @@ GET = b"GET /health HTTP/1.1\r\nhost: localhost\r\n"
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     with Desk(tmp_path_factory.mktemp("limits")).node(setup=LIMITS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node with those limits that serves a model."""
+    desk = Desk(tmp_path_factory.mktemp("counted"))
+    desk.train(1)
+    desk.record_route(champion=1)
+    with desk.node(setup=LIMITS) as running:
+        running.serves(1)
         yield running
 
 
@@ -69,6 +82,60 @@ def test_a_client_that_never_finishes_is_sent_away(node: Node, pieces: tuple[byt
     assert head.startswith(b"HTTP/1.1 408")
     assert json.loads(body)["error"]["code"] == "refused"
     assert 'event="slow_client"' in node.get("/metrics").body
+
+
+POST = b"POST /v1/loans/predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n"
+LIVE = b"GET /live HTTP/1.1\r\nhost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [
+        (b"", {("", "", 408): 1}),
+        (b"POST /v1/x/predict HTTP/1.1\r\nhost: localhost\r\ncontent-le", {("", "", 408): 1}),
+        (POST + b"content-length: 9\r\n\r\n{", {("loans", "predict", 408): 1}),
+        (b"GARBAGE\r\n\r\n", {("", "", 400): 1}),
+        (CHUNKED + b"ZZ\r\n", {("loans", "predict", 400): 1}),
+        (
+            LIVE + b"\r\n" + CHUNKED + b"ZZ\r\n",
+            {("", "live", 200): 1, ("", "", 400): 1},
+        ),
+        (LIVE + b"content-length: 5\r\n\r\n", {("", "live", 200): 1}),
+        (GET + b"x-long: " + b"h" * MAX_HEAD + b"\r\n\r\n", {("", "", 431): 1}),
+        (POST + b"content-length: 90000000\r\n\r\n", {("loans", "predict", 413): 1}),
+    ],
+    ids=[
+        "nothing",
+        "half of the headers",
+        "half of the body",
+        "nonsense",
+        "nonsense in the body",
+        "nonsense in the body of a request that waits",
+        "no body after the answer",
+        "endless headers",
+        "a body that is too large",
+    ],
+)
+def test_a_request_that_is_refused_by_hand_is_counted_once(
+    counted: Node, sent: bytes, statuses: dict[tuple[str, str, int], int]
+) -> None:
+    before = answers(counted)
+    with connect(counted, sent) as client:
+        given = answer(client)
+    told = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", given)]
+    assert sorted(told) == sorted(status for _, _, status in statuses)
+    until(lambda: answers(counted) - before == statuses, what="the count of the answers")
+
+
+def answers(node: Node) -> Counter[tuple[str, str, int]]:
+    """Return how many answers a node has counted, but for those about that."""
+    sample = r'^evergreen_answers_total\{route="(.*)",status="(\d+)",use_case="(.*)"\} (\S+)$'
+    found = re.findall(sample, node.get("/metrics").body, re.MULTILINE)
+    return Counter(
+        {(name, route, int(status)): int(float(count)) for route, status, name, count in found}
+        | {("", "metrics", 200): 0}
+    )
 
 
 def test_a_client_that_is_idle_between_requests_is_not(node: Node) -> None:
