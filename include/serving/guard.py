@@ -32,13 +32,17 @@ Run = Callable[..., Awaitable[None]]
 
 
 class Latch(msgspec.Struct, frozen=True):
-    """A release that this node gives nothing any more; `told` says that the records have it."""
+    """A release that this node gives nothing any more; `told` says that the records have it.
+
+    They have it in the `epoch` in which they were told, and in the next one perhaps no more.
+    """
 
     use_case: str
     release: str
     reason: str
     at: str
     told: bool = False
+    epoch: int = 0
 
 
 class _Content(msgspec.Struct):
@@ -106,6 +110,7 @@ class Guard:
         # first one of each use case gets nothing on this start. None: all is known.
         self._unknown: dict[str, str] | None = {} if kept is None else None
         self._histories: dict[str, tuple[tuple[str, int], History]] = {}
+        self._epochs: dict[str, int] = {}  # of the records, by use case, at the last look
         self._kept = list(self._latches.values())  # as the file has them
 
     def why(self, use_case: str, release: str) -> str:
@@ -134,6 +139,7 @@ class Guard:
         would leave its last ones alone in the window, and a latch of after the promotion would be
         held against a champion.
         """
+        self._tell_again(table)
         now = self._clock()
         for name, ((release, step), history) in list(self._histories.items()):
             present = table[name].release if name in table else None
@@ -160,9 +166,18 @@ class Guard:
         await self._write(run)
         for latch in [one for one in self._latches.values() if not one.told]:
             await run(tell, latch)
-            self._keep(msgspec.structs.replace(latch, told=True))
+            epoch = self._epochs.get(latch.use_case, 0)
+            self._keep(msgspec.structs.replace(latch, told=True, epoch=epoch))
             await self._write(run)
         await asyncio.sleep(LOOK_SECONDS)
+
+    def _tell_again(self, table: Mapping[str, Served]) -> None:
+        """Have the records told again where they were restored: their copy may not have it."""
+        for name, served in table.items():
+            self._epochs[name] = served.epoch
+            latch = served.release and self._latches.get((name, served.release.id))
+            if latch and latch.told and latch.epoch != served.epoch:
+                self._keep(msgspec.structs.replace(latch, told=False))
 
     async def _write(self, run: Run) -> None:
         latches = list(self._latches.values())

@@ -159,6 +159,24 @@ async def test_a_latch_survives_a_restart_and_is_told_once_the_records_are_there
     assert len(told) == 1
 
 
+@pytest.mark.anyio
+async def test_records_that_were_restored_are_told_again(file: LatchFile, served: Served) -> None:
+    """Of before the latch: without it the release would go on, on all other nodes too."""
+    guard, told = guard_of(file), list[Latch]()
+    sicken(guard, served)
+    for epoch in (1, 1, 2, 2):
+        look(guard, replace(served, epoch=epoch))
+        await guard.keep(run, told.append)
+    assert len(told) == 2
+    restarted = guard_of(file)
+    look(restarted, replace(served, epoch=2))
+    await restarted.keep(run, told.append)
+    assert len(told) == 2
+    look(restarted, Served(served.use_case, epoch=3))  # it is over there
+    await restarted.keep(run, told.append)
+    assert len(told) == 2
+
+
 @pytest.mark.parametrize(
     "content",
     [
