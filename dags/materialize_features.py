@@ -3,10 +3,10 @@
 **When.** On the asset `curated`, for the key of its event; or by the form.
 
 **Inputs and outputs.** Reads `curated` as known before `as_of`, over the views' lookback; writes
-`features` for every feature set in use (the current one, those of champion, previous, challenger
-and the newest candidate, and those that a judgement of this or a later partition compares with) and
-emits `features`. Live: replaces the online rows of each set in one transaction and reads them back;
-an older partition never replaces a newer one.
+`features` for every feature set in use (the current one, those of champion, previous, challenger,
+the candidate that waits and the newest one, and those that a judgement of this or a later partition
+compares with) and emits `features`. Live: replaces the online rows of each set in one transaction
+and reads them back; an older partition never replaces a newer one.
 
 **When it fails.** `MissingPartition` names the partitions of the lookback that are not there and
 the command that loads them; while they are on their way the first task waits instead. An error in

@@ -213,6 +213,8 @@ class NeededSets:
             for number in (route.champion, route.previous, route.challenger)
             if number is not None
         }
+        if (waiting := records.releases.waiting(use_case.name)) is not None:
+            routed.add(waiting.challenger)  # which a newer candidate may not follow
         models = records.models.of(use_case.name)
         newest_candidate = max(
             (model.version for model in models if model.state in ("candidate", "challenger")),

@@ -11,6 +11,8 @@ from include.features import feature_sets
 from include.features.feature_sets import FeatureSet
 from include.pipeline import ranges
 from include.records.models import Model
+from include.records.schema import ModelRow
+from tests.builders import releases
 from tests.builders.shop import DAY, T0, YAML, Shop, arrive_week, serve
 
 
@@ -53,6 +55,27 @@ def test_the_champions_old_feature_set_is_kept_up_and_the_digest_is_the_current_
     assert feature_sets.keys_without(
         [shop.records.results.get("shop", shop.key(2), "materialize_features")], shop.feature_set
     ) == [shop.key(2)]  # type: ignore[list-item]
+
+
+def test_the_set_of_a_candidate_that_waits_is_kept_up_behind_a_newer_one(shop: Shop) -> None:
+    """The newer one was refused, so it takes nobody's place in the queue."""
+    arrive_week(shop)
+    shop.run(1)
+    served = shop.feature_set.version
+    shop.define(YAML.replace("sum(amount)", "min(amount)"))
+    shop.run(2)
+    waits = shop.feature_set.version
+    releases.under_way(shop.records, shop.key(0))
+    releases.request(shop.records, 3, shop.key(2), waits=True)
+    refused = Model(
+        "shop", 4, "sha256:4", shop.key(2), shop.as_of(2), "live", served, "", state="candidate"
+    )
+    shop.records.models.add(refused)
+    with shop.records.transaction() as session:
+        for version, name in ((1, served), (2, served), (3, waits)):
+            session.get_one(ModelRow, ("shop", version)).feature_set = name
+    shop.define(YAML)
+    assert set(shop.run(3).outputs["feature_sets"]) == {served, waits}
 
 
 def test_a_backfill_keeps_up_the_set_of_the_model_that_it_is_judged_against(shop: Shop) -> None:
