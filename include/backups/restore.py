@@ -38,7 +38,7 @@ from include.installation.airflow_history import EVERYWHERE
 from include.models.public_keys import merge_keys
 from include.object_stores import store_errors
 from include.records import audit
-from include.records.epochs import begin_next
+from include.records.epochs import RESTORED, begin_next
 from include.records.records import AuditEntry, Records
 from include.records.schema import (
     HEAD,
@@ -53,8 +53,6 @@ from include.records.schema import (
 )
 
 log = logging.getLogger(__name__)
-
-RESTORED = "installation.restored"
 
 
 @dataclass

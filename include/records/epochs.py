@@ -17,6 +17,7 @@ from include.records.rows import plain
 from include.records.schema import EpochRow
 
 FIRST = 1  # of a database that was never restored, which has no row
+RESTORED = "installation.restored"  # the action of an epoch's first audit row
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,12 +132,14 @@ class Records:
         """
         return migrate.upgrade(self.database, roles=roles)
 
-    def serving_rows(self, known: Collection[str] = (), since: int = 0) -> ServingRows:
+    def serving_rows(
+        self, known: Collection[str] = (), since: int = 0, epoch: int | None = None
+    ) -> ServingRows:
         """Return what the nodes follow; of the `known` names, which were reset meanwhile.
 
-        `since` is the `head` of the rows that were read before.
+        `since` is the `head` of the rows that were read before, `epoch` is theirs (None: of now).
         """
-        return read_serving_rows(self.database, known, since)
+        return read_serving_rows(self.database, known, since, epoch)
 
     def newest_reset(self, use_case: str) -> datetime | None:
         """Return when a use case was reset last, or None."""

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from include.records.database import Database
-from include.records.epochs import FIRST, read_epoch
+from include.records.epochs import FIRST, RESTORED, read_epoch
 from include.records.models import Model
 from include.records.release_reports import Beat
 from include.records.release_rows import LIVING, Release
@@ -65,14 +65,15 @@ class ServingRows:
 
 
 def read_serving_rows(
-    database: Database, known: Collection[str] = (), since: int = 0
+    database: Database, known: Collection[str] = (), since: int = 0, epoch: int | None = None
 ) -> ServingRows:
     """Return the rows of all use cases, as of one moment.
 
     Of the `known` names that have no row, those are `removed` that the audit log says were reset
-    after its row `since`, the `head` of when they were read last. A row that is missing without
-    that removes nothing: a database was lost and made anew, or restored from before the release of
-    a use case that had been reset once.
+    after its row `since`, the `head` of when they were read last, in that `epoch`. A restore has
+    begun to count anew since then: after it each reset counts, and none of before. A row that is
+    missing without a reset removes nothing: a database was lost and made anew, or restored from
+    before the release of a use case that had been reset once.
     """
 
     def work(session: Session) -> ServingRows:
@@ -98,7 +99,9 @@ def read_serving_rows(
         )
         missing = set(known) - {route.use_case for route in routes}
         head = session.scalar(select(AuditHead.sequence)) or 0
-        return ServingRows(rows, _reset(session, missing, since), head, read_epoch(session))
+        now = read_epoch(session)
+        after = since if epoch is None or now <= epoch else _restored(session)
+        return ServingRows(rows, _reset(session, missing, after), head, now)
 
     return database.read(work)
 
@@ -141,6 +144,12 @@ def _beats(session: Session, releases: Mapping[str, Release]) -> dict[str, Beat]
         for row in session.scalars(rows)
         if row.release_id == releases[row.use_case].id
     }
+
+
+def _restored(session: Session) -> int:
+    """Return the number of the audit row that the last restore left."""
+    rows = select(func.max(AuditRow.sequence)).where(AuditRow.action == RESTORED)
+    return session.scalar(rows) or 0
 
 
 def _reset(session: Session, names: Collection[str], since: int) -> frozenset[str]:

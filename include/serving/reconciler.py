@@ -221,7 +221,11 @@ class Reconciler:
             raise Unavailable(f"{name} is not followed yet; try again in a second")
         followed.models.try_again(refused=True)
         rows = await self._workers.run(
-            "admin", self._records.serving_rows, (name,), self._source.head
+            "admin",
+            self._records.serving_rows,
+            (name,),
+            self._source.head,
+            self._source.epoch,
         )
         self.follow(rows)
 

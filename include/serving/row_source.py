@@ -45,7 +45,8 @@ class RowSource:
         self._watch = Watch(settings.records_address)
         self._last = LastRows(settings.home / "serving" / f"rows-{settings.node_port}.json")
         self._problem, self._refresh_at = "", 0.0
-        self.head = 0  # the audit log's, when the rows were read last
+        self.head = 0  # the audit log's, when the rows were read last, and their epoch
+        self.epoch: int | None = None
         self.looks = 0  # at the rows, as far as they could be read
         self._forced = asyncio.Event()
         self.looked = asyncio.Event()  # the records were read once, or could not be
@@ -67,10 +68,10 @@ class RowSource:
             if moved or forced or now >= self._refresh_at:
                 self._refresh_at = time.monotonic() + RETRY_SECONDS
                 rows = await self._workers.run(
-                    "rows", self._records.serving_rows, self._known(), self.head
+                    "rows", self._records.serving_rows, self._known(), self.head, self.epoch
                 )
                 self._follow(rows, "records")
-                self.head, self.looks = rows.head, self.looks + 1
+                self.head, self.epoch, self.looks = rows.head, rows.epoch, self.looks + 1
                 await self._workers.run("rows", self._keep, rows)
             self._answered("")
         except (EvergreenError, SQLAlchemyError) as error:
@@ -93,7 +94,7 @@ class RowSource:
         if last.rows:
             log.warning("the rows of the last time are served, from %s", self._last.path)
             self._follow(last, "file")
-            self.head = last.head
+            self.head, self.epoch = last.head, last.epoch
             self._app.metrics.show_records(reachable=False, from_file=True)
 
     def _keep(self, rows: ServingRows) -> None:

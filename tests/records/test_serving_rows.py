@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from include.clock import utc_now
+from include.records import audit
+from include.records.epochs import RESTORED, begin_next
 from include.records.records import AuditEntry, Records
 
 NAME = "loans"
@@ -53,6 +56,29 @@ def test_a_row_that_is_lost_after_an_earlier_reset_removes_nothing(served: Recor
     assert served.serving_rows((NAME,), seen.head).removed == set()
     reset(served)
     assert served.serving_rows((NAME,), seen.head).removed == {NAME}
+
+
+def test_in_an_epoch_that_began_meanwhile_a_reset_counts_from_its_beginning(
+    served: Records,
+) -> None:
+    """A node that was cut off from restore and reset: the log is shorter than when it looked."""
+    reset(served)
+    release(served)
+    seen = served.serving_rows((NAME,))
+    longer = seen.head + 100
+
+    def restore(session: Session) -> None:
+        begin_next(session, backup="b", at=utc_now())
+        audit.append(session, AuditEntry(RESTORED, "", "b", "test", {}, utc_now()))
+
+    served.write(restore)
+    lose(served)  # the backup was of before its release
+    assert served.serving_rows((NAME,), longer, seen.epoch).removed == set()
+    release(served)
+    reset(served)
+    found = served.serving_rows((NAME,), longer, seen.epoch)
+    assert (found.removed, found.epoch) == ({NAME}, seen.epoch + 1)
+    assert served.serving_rows((NAME,), longer, found.epoch).removed == set(), "seen since"
 
 
 def test_in_a_database_that_was_made_anew_a_later_reset_counts(
