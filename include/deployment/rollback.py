@@ -57,7 +57,8 @@ def take_back(records: Records, use_case: str, order: Order) -> TakenBack:
 
     Raises:
         ConfigError: the order has no reason, or names nothing.
-        Conflict: there is nothing to go back to, or the generation that it names has passed.
+        Conflict: there is nothing to go back to, the generation that it names has passed, or the
+            challenger that it names is champion by now.
     """
     if not order.reason.strip():
         raise ConfigError(f"{use_case}: a rollback needs its reason; it is kept in the audit log")
@@ -152,13 +153,20 @@ def _done_before(
     """Return what an order came to that has nothing to do any more.
 
     Raises:
-        Conflict: the generation that it names has passed by another change than a rollback.
+        Conflict: the generation that it names has passed by another change than a rollback, or the
+            challenger that it names is champion by now.
     """
     rollbacks = records.audit.entries(route.use_case, action=ACTION)
     given = next((entry for entry in rollbacks if once and entry.once == once), None)
     if given is not None:
         note = f"request {order.request_id} was carried out before, in generation "
         return TakenBack(route, False, _made(given), f"{note}{_made(given)}")
+    if order.of == "challenger" and order.version is not None and order.version == route.champion:
+        raise Conflict(
+            f"{route.use_case}: model {order.version} is champion by now, so it was not taken back "
+            f"as the challenger; `evergreen rollback {route.use_case} --version {order.version} "
+            "--reason ...` takes it back"
+        )
     serving = getattr(route, order.of)
     if order.version is not None and order.version != serving:
         note = f"model {order.version} is not the {order.of} (it is {serving or 'none'}): "

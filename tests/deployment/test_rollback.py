@@ -71,6 +71,15 @@ def test_a_challenger_that_is_promoted_meanwhile_is_taken_back_as_champion(
     assert (taken.changed, taken.route.champion) == (True, 2)
 
 
+def test_a_challenger_that_has_become_champion_is_not_passed_over_as_done(desk: Desk) -> None:
+    """`--challenger` says that the champion stays; whoever named the model must hear of it."""
+    with pytest.raises(Conflict, match="model 2 is champion by now"):
+        take_back(desk.records, NAME, Order("anna", "bad", version=2, of="challenger"))
+    assert desk.records.routes.get(NAME).champion == 2
+    gone = take_back(desk.records, NAME, Order("anna", "bad", version=1, of="challenger"))
+    assert not gone.changed
+
+
 def test_who_has_seen_an_older_row_changes_nothing(desk: Desk) -> None:
     seen = desk.records.routes.get(NAME).generation
     desk.record_route(weight=0)
