@@ -39,6 +39,8 @@ _LONGEST = timedelta(days=365)  # that a further table is looked back on
 LEAST_MATCH = 0.5  # share of the values of one side that the other has
 _DIFFERENT = 10  # values below which columns match by chance
 MAX_VALUES = 200_000  # different values that are compared
+# Names that many tables have for ids of their own rows: that two have one of them says nothing.
+_OWN_ROWS = ("id", "key", "nr", "no", "number", "code", "name", "uuid", "guid", "index", "row_id")
 _SAME_MOMENT = 0.95  # share of the rows that have their moment in the other table
 
 
@@ -128,21 +130,34 @@ def join_table(
 def best_match(main: Table, columns: Sequence[Profile], other: Table) -> Match:
     """Return the columns of two tables with the most values in common.
 
+    A column of the same name comes first: small numbers of any kind are among the ids that count
+    from 1.
+
     Raises:
-        ConfigError: none has enough.
+        ConfigError: none has enough, or not the one of the same name.
     """
     best: Match | None = None
+    namesake: Match | None = None
     for here in columns:
         mine = _values(main, here)
         for there in other.columns:
-            if there.type not in ("int64", "string") or there.distinct < min(_DIFFERENT, len(mine)):
+            is_named = _names_the_same(here, there)
+            if there.type not in ("int64", "string") or not there.distinct:
+                continue
+            if there.distinct < min(_DIFFERENT, len(mine)) and not is_named:
                 continue
             theirs = _values(other, there)
             common = len(mine & theirs)
             match = Match(here, there, common / max(1, len(mine)), common / max(1, len(theirs)))
             if best is None or _rank(match) > _rank(best):
                 best = match
-    if best is None or max(best.found_here, best.found_there) < LEAST_MATCH:
+            if is_named:
+                namesake = match
+    if best is not None and namesake is not None and _share(namesake) < LEAST_MATCH:
+        best = namesake if _share(best) < LEAST_MATCH else best
+        if best is not namesake:
+            raise ConfigError(_not_alike(main, other, namesake, best))
+    if best is None or _share(best) < LEAST_MATCH:
         near = (
             f"; the nearest is {best.there.header!r}, which has {best.found_here:.1%} of them"
             if best
@@ -155,9 +170,32 @@ def best_match(main: Table, columns: Sequence[Profile], other: Table) -> Match:
     return best
 
 
-def _rank(match: Match) -> tuple[float, bool]:
+def _rank(match: Match) -> tuple[bool, float, bool]:
+    is_named = _names_the_same(match.here, match.there) and _share(match) >= LEAST_MATCH
     same = match.here.header.lower() == match.there.header.lower()
-    return round(match.found_here + match.found_there, 2), same
+    return is_named, round(match.found_here + match.found_there, 2), same
+
+
+def _share(match: Match) -> float:
+    return max(match.found_here, match.found_there)
+
+
+def _names_the_same(here: Profile, there: Profile) -> bool:
+    """Tell whether two columns have a name that says whose ids they hold."""
+    name = plain(here.header) or here.header.lower()  # of other letters nothing is left
+    return name == (plain(there.header) or there.header.lower()) and name not in _OWN_ROWS
+
+
+def _not_alike(main: Table, other: Table, namesake: Match, best: Match) -> str:
+    """Return why tables are not joined by another column than the one of the same name."""
+    here, there = namesake.here.header, namesake.there.header
+    mine, theirs = min(_values(main, namesake.here)), min(_values(other, namesake.there))
+    return (
+        f"{other.path}: its column {there!r} has {namesake.found_here:.1%} of the values of "
+        f"{here!r} of {main.path.name} (such as {theirs[:40]!r}, and there {mine[:40]!r}), and "
+        f"{best.there.header!r} has more of them, perhaps by chance; write the ids alike in both "
+        f"tables, or, if they are ids of something else, give {there!r} another name"
+    )
 
 
 def _values(table: Table, column: Profile) -> set[str]:

@@ -15,6 +15,7 @@ from include.errors import ConfigError
 from include.onboarding import check
 from include.onboarding.answers import NOTHING, Answers
 from include.onboarding.draft import Draft, draft_table
+from include.onboarding.joins import best_match
 from include.onboarding.outcome_tables import arrange_tables
 from include.onboarding.profile import Table
 from include.onboarding.try_data import try_data
@@ -129,3 +130,31 @@ def test_decisions_of_one_day_find_the_events_of_the_months_before_them(tmp_path
     trial = try_data(case, Settings(home=tmp_path / "var"))
     assert trial.profile is not None
     assert [(c.name, c.missing) for c in trial.profile.columns] == [("balance", 0.0)]
+
+
+def test_a_table_is_joined_by_the_column_of_the_same_name_where_others_hold_small_numbers(
+    tmp_path: Path,
+) -> None:
+    """Ids that count from 1 are among the amounts of any table."""
+    main = table_of(tmp_path, "outcomes", {**OUTCOMES, "loan": list(range(1, N + 1))})
+    few, pages = [n % 12 + 1 for n in range(N)], list(range(1, N + 1))
+    rows: Rows = {"loan": few, "seen_at": DAYS, "pages": pages}
+    visits = table_of(tmp_path, "visits", rows)
+    drafted = draft_table(main, others=[(visits, "visits.csv")])
+    assert drafted.joined[0].match.there.header == "loan"
+    # Of two columns called `id` each has the ids of its own table's rows.
+    main = table_of(tmp_path, "outcomes", {"id": IDS, "repaid": LABELS})
+    more: Rows = {"id": list(range(N)), "loan_ref": IDS}
+    assert best_match(main, main.columns[:1], table_of(tmp_path, "m", more)).there.header != "id"
+
+
+def test_ids_that_are_written_otherwise_are_told_and_no_other_column_is_taken_for_them(
+    tmp_path: Path,
+) -> None:
+    main = table_of(tmp_path, "outcomes", {**OUTCOMES, "loan": list(range(1, N + 1))})
+    padded = [f"{n:05}" for n in range(1, N + 1)]
+    rows: Rows = {"loan": padded, "seen_at": DAYS, "pages": [n % 12 + 1 for n in range(N)]}
+    visits = table_of(tmp_path, "visits", rows)
+    says = "'loan' has 0.0% of the values of 'loan' of outcomes.csv .such as '00001', and there '1'"
+    with pytest.raises(ConfigError, match=f"{says}.*write the ids alike"):
+        draft_table(main, others=[(visits, "visits.csv")])
