@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -31,7 +32,8 @@ _DATE, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1114, 1184
 _FLOATS = (700, 701, 1700)  # float4, float8, numeric: the types that have a NaN
 # Types of MySQL's protocol.
 _MYSQL = ("mysql", "mariadb")
-_MYSQL_TIMES = (7, 10, 12, 14)  # timestamp, date, datetime, newdate
+_MYSQL_MOMENT, _MYSQL_BITS = 7, 16  # timestamp, which is a moment as datetime is none; bit
+_MYSQL_TIMES = (_MYSQL_MOMENT, 10, 12, 14)  # with date, datetime, newdate
 # A read that loses its database is begun anew, as a whole: so often, with growing pauses.
 ATTEMPTS = 4
 PAUSE = 0.5  # seconds
@@ -131,15 +133,21 @@ def _read(
     if kind == "postgresql":
         return _postgresql(link, query, source, use_case, periods)
     if kind in _MYSQL:
-        # Times are those of the session's zone: UTC, whatever the server is set to.
-        link.exec_driver_sql("SET time_zone = '+00:00'")
-        link.exec_driver_sql("SET SESSION TRANSACTION READ ONLY")
-        link.commit()  # it holds for the next transaction
+        _set_up_mysql(link)
         query = _within_mysql(link, query, source, periods)
     elif kind == "sqlite":
         link.exec_driver_sql("PRAGMA query_only = ON")
     streamed = link.execution_options(stream_results=True, max_row_buffer=BATCH)
-    return _any(streamed, query, use_case.name)
+    # In UTC their text says nothing of a zone, as it always did; in another they would be taken for
+    # its local times.
+    return _any(streamed, query, use_case.name, zoned=source.timezone.upper() != "UTC")
+
+
+def _set_up_mysql(link: Any) -> None:
+    # Times are those of the session's zone: UTC, whatever the server is set to.
+    link.exec_driver_sql("SET time_zone = '+00:00'")
+    link.exec_driver_sql("SET SESSION TRANSACTION READ ONLY")
+    link.commit()  # it holds for the next transaction
 
 
 def _within_mysql(link: Any, query: str, source: Source, periods: Sequence[Period]) -> str:
@@ -194,6 +202,8 @@ def sample_table(
                 names, picked, _ = _picked(link, query, ".".join(table))
                 rows = link.exec_driver_sql(f"SELECT {picked} FROM ({query}) AS source").fetchall()
                 return _columns(names, rows), name
+            if engine.dialect.name in _MYSQL:
+                _set_up_mysql(link)  # as ingestion will: a draft says what that is going to read
             return _any(link, query, ".".join(table)), name
     except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
         text = " ".join(str(getattr(error, "orig", None) or error).strip().splitlines()[:3])
@@ -302,27 +312,44 @@ def _columns(names: Sequence[str], rows: Sequence[Any]) -> pa.Table:
     )
 
 
-def _any(link: Any, query: str, shown: str) -> pa.Table:
+def _any(link: Any, query: str, shown: str, *, zoned: bool = False) -> pa.Table:
     """Read any other database; `shown` is how messages call what is read.
 
-    Numbers, times and dates become text by DuckDB, everything else by `str`.
+    Numbers, times and dates become text by DuckDB, everything else by `_as_text`. `zoned` says that
+    moments of MySQL are to carry their zone.
     """
     result = link.exec_driver_sql(query)
     names = list(result.keys())
     _refuse_twins(names, shown)
+    is_mysql = link.engine.dialect.name in _MYSQL
+    kinds = [column[1] if is_mysql else None for column in result.cursor.description]
     parts = []
     with connect() as con:
         for rows in result.partitions(BATCH):
-            values = pa.table(
-                {name: _as_array([row[index] for row in rows]) for index, name in enumerate(names)}
-            )
-            con.register("rows", values)
+            columns = [[row[index] for row in rows] for index in range(len(names))]
+            for index, kind in enumerate(kinds):
+                if kind == _MYSQL_BITS:
+                    columns[index] = [_number_of(value) for value in columns[index]]
+                elif kind == _MYSQL_MOMENT and zoned:
+                    columns[index] = [_in_utc(value) for value in columns[index]]
+            arrays = [_as_array(values) for values in columns]
+            con.register("rows", pa.table(dict(zip(names, arrays, strict=True))))
             parts.append(
                 con.sql("SELECT CAST(COLUMNS(*) AS VARCHAR) FROM rows")
                 .to_arrow_table()
                 .rename_columns(names)
             )
     return pa.concat_tables(parts) if parts else _columns(names, [])
+
+
+def _number_of(bits: object) -> object:
+    """Return bits as the number that they are, which drivers give as its bytes."""
+    return int.from_bytes(bits, "big") if isinstance(bits, bytes) else bits
+
+
+def _in_utc(value: object) -> object:
+    is_bare = isinstance(value, datetime) and value.tzinfo is None
+    return value.replace(tzinfo=UTC) if is_bare else value  # type: ignore[attr-defined]
 
 
 def _as_array(values: list[Any]) -> pa.Array:
@@ -337,10 +364,20 @@ def _as_array(values: list[Any]) -> pa.Array:
 
 
 def _as_text(value: object) -> str:
-    """Return a value that a driver gives as an object of its own as text, as a CSV would hold it.
+    """Return a value of a type of its own, or beside others, as text, as a CSV would hold it.
 
-    MySQL's times of day come as spans of time, its bits as bytes.
+    What is beside it in a batch makes no difference: times and truth values are written as in an
+    array of theirs. MySQL's times of day come as spans of time.
     """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal) and value.is_finite():
+        return f"{value:f}"  # `str` writes 0.00000000 as 0E-8
+    if isinstance(value, datetime):
+        zone = "" if value.tzinfo is None else "+00"
+        bare = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
+        text = bare.isoformat(sep=" ")
+        return (text.rstrip("0") if bare.microsecond else text) + zone
     if isinstance(value, timedelta):
         sign, seconds = ("-", -value) if value < timedelta(0) else ("", value)
         whole = seconds // timedelta(seconds=1)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from include.config.use_case_file import parse
 from include.errors import ConfigError, SourceError
 from include.ingestion import sql_source
+from include.point_in_time import partitions
 from tests.builders.cut_link import CutLink
 from tests.ingestion.test_sources import TEXT, rows, texts
 
@@ -128,6 +130,56 @@ def test_mariadb_gives_only_what_may_have_arrived_in_utc_and_takes_no_change(
     assert sorted(row["order_id"] for row in later) == ["2", "3"]
     with pytest.raises(SourceError, match="READ ONLY"):
         rows(tmp_path, SQL.format(query="SELECT NEXT VALUE FOR s AS order_id"))
+
+
+ODD_ROWS = (
+    "INSERT INTO o VALUES (1, b'00110000', 0, '2026-01-01 10:00:00.25', "
+    "'2026-01-01 11:00:00'), (2, b'0', 1.5, '0000-00-00', '2026-01-01 12:00:00.5'), "
+    "(3, NULL, 0.00000001, NULL, '2026-01-01 13:00:00')"
+)
+
+
+def test_mariadb_gives_bits_decimals_and_times_beside_a_zero_date_as_a_csv_holds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mariadb_url: str
+) -> None:
+    """Bits of 48 and of 0 were both `0`, no amount `0E-8`; a moment was read as a local time."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(mariadb_url)
+    with engine.begin() as link:
+        link.exec_driver_sql("SET sql_mode = ''")
+        link.exec_driver_sql("SET time_zone = '+00:00'")
+        link.exec_driver_sql(
+            "CREATE TABLE o (order_id int, flags bit(8), paid decimal(20, 8), seen datetime(2), "
+            "`at` timestamp(1) NULL)"
+        )
+        link.exec_driver_sql(ODD_ROWS)
+    engine.dispose()
+    monkeypatch.setenv("SHOP_DB", mariadb_url)
+    yaml = """
+name: shop
+history: {{first: 2026-01-01}}
+entity: {{name: o, key: order_id}}
+sources:
+  rows:
+    sql: {{url_env: SHOP_DB, query: SELECT * FROM o}}
+    event_time: at
+    arrival: event + 0s
+    timezone: {zone}
+    key: [order_id]
+    columns: {{order_id: {{type: int64}}, flags: {{type: int64}}, paid: {{type: float64}},
+      seen: {{type: string}}}}
+label: {{source: rows, column: flags, delay: 1d}}
+features: {{v: {{sql: SELECT 1, columns: {{total: float64}}}}}}
+"""
+    for zone, ending in (("UTC", ""), ("Europe/Berlin", "+00")):
+        case = parse(yaml.format(zone=zone), folder=tmp_path)
+        found = sql_source.read_sql("rows", case, [partitions.period(case, "2026-01-01")])
+        assert [tuple(row.values()) for row in found.to_pylist()] == [
+            ("1", "48", "0.00000000", "2026-01-01 10:00:00.25", f"2026-01-01 11:00:00{ending}"),
+            ("2", "0", "1.50000000", "0000-00-00 00:00:00.00", f"2026-01-01 12:00:00.5{ending}"),
+            ("3", None, "0.00000001", None, f"2026-01-01 13:00:00{ending}"),
+        ]
 
 
 def test_sqlite_takes_no_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

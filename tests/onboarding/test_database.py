@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sqlite3
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,16 @@ def test_a_table_of_mariadb_is_drafted_and_its_rows_are_those_that_a_run_reads(
     with pytest.raises(SourceError, match="the database refuses") as refused:
         read_database(replace(address, url=wrong, password="s3cret"))
     assert "s3cret" not in str(refused.value)
+
+
+def test_moments_of_mariadb_are_those_of_a_run_wherever_its_server_is(mariadb_url: str) -> None:
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(mariadb_url, poolclass=sqlalchemy.NullPool)
+    with engine.begin() as link:
+        link.exec_driver_sql("SET time_zone = '+00:00'")
+        link.exec_driver_sql("CREATE TABLE o (at timestamp NULL)")
+        link.exec_driver_sql("INSERT INTO o VALUES ('2026-01-01 00:30:00')")
+    url = f"{mariadb_url}/o?init_command=SET time_zone='-05:00'"
+    table = read_database(parse_address(url))
+    assert table.moments("at")[0] == datetime(2026, 1, 1, 0, 30, tzinfo=UTC)
