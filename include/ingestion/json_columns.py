@@ -153,8 +153,9 @@ def _convert_lines(path: Path, out: Path, temporary: str) -> tuple[list[str], in
             _refuse_long_line(path)
             raise
         names = con.execute(
-            "SELECT name FROM (SELECT unnest(CASE WHEN whole THEN json_keys(line) ELSE [] END) AS "
-            "name, row FROM lines) GROUP BY name ORDER BY min(row), name"
+            "SELECT name FROM (SELECT unnest(keys) AS name, generate_subscripts(keys, 1) AS place, "
+            "row FROM (SELECT row, CASE WHEN whole THEN json_keys(line) ELSE [] END AS keys FROM "
+            "lines)) GROUP BY name ORDER BY min(row), arg_min(place, row)"
         ).fetchall()
         columns = [name for (name,) in names]
         check_columns(columns)
