@@ -25,8 +25,8 @@ from python_calamine import (
 )
 
 from include.ingestion.decompression import Refused, first_line
+from include.ingestion.dialects import MAX_TITLE, Dialect, guess_sheet, names_of
 from include.ingestion.dialects import ROWS as GUESSED
-from include.ingestion.dialects import Dialect, guess_sheet, names_of
 from include.ingestion.text_columns import check_columns, write_rows
 from include.ingestion.xlsx_parts import check_parts
 
@@ -56,7 +56,7 @@ def convert_xlsx(
 
     Of a dialect, `header` and `skip` count (rows of the sheet), and are found out where they are to
     be guessed. Rows without a value are left out. A merged cell's value counts for each row that it
-    covers.
+    covers, and in a header for each column.
 
     Raises:
         Refused: it is damaged, hostile or too large, has no such sheet, or holds what a double or a
@@ -77,7 +77,7 @@ def convert_xlsx(
         raise Refused(f"has no value in its sheet {name!r}{more}")
     rows = _Rows(sheet)
     if guess:
-        first = [[cell or "" for cell in row] for _, row in islice(rows.texts(), GUESSED)]
+        first = [[cell or "" for cell in row] for _, row in islice(rows.texts(dialect), GUESSED)]
         skip, header = guess_sheet(first)
         dialect = replace(dialect, skip=skip, header=header)
     columns, count = _write(rows, out, dialect)
@@ -113,18 +113,51 @@ class _Rows:
             for index, value in enumerate(row):
                 if isinstance(value, datetime) and value.time() != time.min:
                     self._clock[index] = True
-        # Of a merged cell: the column and the last row, by the first row.
+        # Of a merged cell: the column and the last row, by the first row; of one that is wider than
+        # a column, and one row high, the first and the last column.
         self._merged: dict[int, list[tuple[int, int]]] = {}
-        for (top, left), (bottom, _) in sheet.merged_cell_ranges or ():
+        self._wide: dict[int, list[tuple[int, int]]] = {}
+        for (top, left), (bottom, right) in sheet.merged_cell_ranges or ():
             if bottom > top and 0 <= left - self._left < self.width:
                 self._merged.setdefault(top + 1, []).append((left - self._left, bottom + 1))
+            elif right > left and 0 <= left - self._left <= right - self._left < self.width:
+                self._wide.setdefault(top + 1, []).append((left - self._left, right - self._left))
 
-    def texts(self) -> Iterator[tuple[int, list[Cell]]]:
-        """Yield all rows.
+    def texts(self, dialect: Dialect) -> Iterator[tuple[int, list[Cell]]]:
+        """Yield all rows; two that are the header together are its first one.
 
         Raises:
             Refused: a number has more digits than a double keeps.
         """
+        rows = self._texts()
+        first = list(islice(rows, MAX_TITLE + 2))
+        if dialect.header:
+            self._join_header([row for row in first if row[0] > dialect.skip])
+        yield from first
+        yield from rows
+
+    def _join_header(self, rows: list[tuple[int, list[Cell]]]) -> None:
+        """Make one row of a header of two, where groups of columns stand above their names.
+
+        It is one where a cell reaches over several columns, each with a name in the row below, and
+        that row has no more than these names: the other columns have theirs in the first.
+        """
+        places = (place for place, (_, row) in enumerate(rows) if sum(map(bool, row)) > 1)
+        place = next(places, len(rows))
+        if place + 1 >= len(rows):
+            return
+        (number, groups), (_, names) = rows[place : place + 2]
+        above: dict[int, Cell] = {}
+        for left, right in self._wide.get(number, ()):
+            above |= dict.fromkeys(range(left, right + 1), groups[left])
+        filled = {index for index, name in enumerate(names) if name is not None}
+        alone = any(group is not None for index, group in enumerate(groups) if index not in above)
+        if above and alone and filled == set(above):
+            for index, group in above.items():
+                groups[index] = " ".join(part for part in (group, names[index]) if part)
+            names[:] = [None] * len(names)
+
+    def _texts(self) -> Iterator[tuple[int, list[Cell]]]:
         known: dict[float, str] = {}  # texts of numbers that come again and again
         for number, row in enumerate(self._sheet.iter_rows(), 1):
             texts: list[Cell] = []
@@ -208,7 +241,7 @@ def _write(rows: _Rows, out: Path, dialect: Dialect) -> tuple[list[str], int]:
     """Write the rows of a sheet to an Arrow file; return the columns' names and their number."""
     given = (
         (number, row)
-        for number, row in rows.texts()
+        for number, row in rows.texts(dialect)
         if number > dialect.skip and any(cell is not None for cell in row)
     )
     columns = [f"c{index}" for index in range(1, rows.width + 1)]

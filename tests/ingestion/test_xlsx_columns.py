@@ -144,6 +144,41 @@ def test_a_merged_cell_counts_for_each_row_that_it_covers(tmp_path: Path) -> Non
     ]
 
 
+def test_names_below_a_merged_cell_are_no_row_and_have_its_name_before_them(tmp_path: Path) -> None:
+    """They were the first row, without an id, so that the ids were none that name a row."""
+    book = xlsxwriter.Workbook(str(tmp_path / "in.xlsx"))
+    sheet = book.add_worksheet()
+    sheet.merge_range("A1:F1", "Loans of 2024")
+    sheet.merge_range("A3:A4", "id")
+    sheet.merge_range("B3:C3", "sales")
+    sheet.merge_range("D3:E3", "place")
+    sheet.write_row(2, 5, ["state"])
+    sheet.write_row(3, 1, [2022, 2023, "city", "zone"])
+    sheet.write_row(4, 0, [7, 1.5, 2.5, "Bergen", "B", "a"])
+    sheet.write_row(5, 0, [8, 3.5, 4.5, "Oslo", "O", "b"])
+    book.close()
+    read, rows = converted(tmp_path / "in.xlsx")
+    assert (read.dialect.skip, read.dialect.header) == (2, True)
+    names = ["id", "sales 2022", "sales 2023", "place city", "place zone", "state"]
+    table = [["7", "1.5", "2.5", "Bergen", "B", "a"], ["8", "3.5", "4.5", "Oslo", "O", "b"]]
+    assert (read.columns, rows) == (names, table)
+    assert converted(tmp_path / "in.xlsx", dialect=read.dialect)[1] == table
+    below = converted(tmp_path / "in.xlsx", dialect=Dialect(skip=3))
+    assert below[0].columns == ["Unnamed: 0", "2022", "2023", "city", "zone", "Unnamed: 5"]
+    assert below[1] == table
+
+
+def test_a_row_below_a_wide_cell_is_a_row_where_it_has_more_than_names(tmp_path: Path) -> None:
+    book = xlsxwriter.Workbook(str(tmp_path / "in.xlsx"))
+    sheet = book.add_worksheet()
+    sheet.write_row(0, 0, ["id", "name"])
+    sheet.merge_range("B1:C1", "name")
+    sheet.write_row(1, 0, [1, "Ann", "Lee"])
+    sheet.write_row(2, 0, [2, "Bo", "Ek"])
+    book.close()
+    assert converted(tmp_path / "in.xlsx")[1] == [["1", "Ann", "Lee"], ["2", "Bo", "Ek"]]
+
+
 def test_the_first_sheet_that_is_seen_is_read_or_the_one_that_is_named(tmp_path: Path) -> None:
     book = xlsxwriter.Workbook(str(tmp_path / "in.xlsx"))
     for name in ("Hidden", "Mine", "Empty", "Läger"):
