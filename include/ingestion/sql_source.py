@@ -20,7 +20,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_origins import SqlQuery
 from include.config.use_case_sources import Source
 from include.errors import ConfigError, SourceError
-from include.lake.sql import connect, quote
+from include.lake.sql import connect, quote, text_literal
 from include.point_in_time.partitions import Period
 
 BATCH = 50_000  # rows
@@ -163,6 +163,7 @@ def _within_mysql(link: Any, query: str, source: Source, periods: Sequence[Perio
     column = f"source.`{name.replace('`', '``')}`".replace("%", "%%")
     # A zero date is no time either; it is before all that is one.
     bounds = f"{_bounds(column, periods)} OR {column} IS NULL OR {column} < '1000-01-01'"
+    bounds += _no_time(f"CAST({column} AS CHAR)", name, source)
     return f"SELECT * FROM ({query}) AS source WHERE {bounds}"
 
 
@@ -283,8 +284,8 @@ def _pushed_down(source: Source, types: dict[str, int], periods: Sequence[Period
     if name is None or types.get(name) not in (_DATE, _TIMESTAMP, _TIMESTAMPTZ):
         return ""
     arrival = f"source.{quote(name)}".replace("%", "%%")
-    bounds = _bounds(arrival, periods)
-    return f" WHERE {bounds} OR {arrival} IS NULL OR NOT isfinite({arrival})"
+    bounds = f"{_bounds(arrival, periods)} OR {arrival} IS NULL OR NOT isfinite({arrival})"
+    return f" WHERE {bounds}{_no_time(f'CAST({arrival} AS text)', name, source)}"
 
 
 def _arrival_column(source: Source) -> str | None:
@@ -303,6 +304,24 @@ def _arrival_column(source: Source) -> str | None:
 def _bounds(arrival: str, periods: Sequence[Period]) -> str:
     first, last = periods[0].arrival_start - MARGIN, periods[-1].as_of + MARGIN
     return f"{arrival} >= '{first:%Y-%m-%d %H:%M:%S}' AND {arrival} < '{last:%Y-%m-%d %H:%M:%S}'"
+
+
+def _no_time(text: str, header: str, source: Source) -> str:
+    """Return the rest of a condition: rows whose time, by its text, stands for none.
+
+    A day such as 1900-01-01 that the source declares as no value is no arrival, as in a file; the
+    whole day comes, and ingestion takes what it needs.
+    """
+    names = (name for name, each in source.columns.items() if (each.header or name) == header)
+    column = source.columns.get(next(names, header))
+    tokens = None if column is None else column.null_values
+    days = {
+        token.strip()[:10]
+        for token in (source.null_values if tokens is None else tokens)
+        if re.match(r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}", token)
+    }
+    listed = ", ".join(text_literal(day) for day in sorted(days))
+    return f" OR left({text}, 10) IN ({listed})" if days else ""
 
 
 def _columns(names: Sequence[str], rows: Sequence[Any]) -> pa.Table:

@@ -132,6 +132,34 @@ def test_mariadb_gives_only_what_may_have_arrived_in_utc_and_takes_no_change(
         rows(tmp_path, SQL.format(query="SELECT NEXT VALUE FOR s AS order_id"))
 
 
+@pytest.mark.parametrize("database", ["postgres_url", "mariadb_url"])
+def test_a_day_that_stands_for_no_arrival_is_delivered_as_a_null_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    database: str,
+) -> None:
+    """Such rows belong to the first partition; the database left them out as too old."""
+    import sqlalchemy
+
+    url = request.getfixturevalue(database)
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as link:
+        link.exec_driver_sql(
+            "CREATE TABLE o (order_id bigint, event_timestamp date, created_timestamp timestamp(3))"
+        )
+        link.exec_driver_sql(
+            "INSERT INTO o VALUES (1, '2026-01-01', '2026-01-01 10:00:00'), "
+            "(2, '2026-01-01', '1980-01-01 00:00:00'), (3, '2026-01-01', '1990-01-01 00:00:00')"
+        )
+    engine.dispose()
+    monkeypatch.setenv("SHOP_DB", url)
+    source = SQL.format(query="SELECT * FROM o")
+    for tokens, ids in (("[none, ' 1980-01-01 00:00:00']", ["1", "2"]), ("[none]", ["1"])):
+        found = rows(tmp_path, f"{source}\n    null_values: {tokens}")
+        assert sorted(row["order_id"] for row in found) == ids
+
+
 ODD_ROWS = (
     "INSERT INTO o VALUES (1, b'00110000', 0, '2026-01-01 10:00:00.25', "
     "'2026-01-01 11:00:00'), (2, b'0', 1.5, '0000-00-00', '2026-01-01 12:00:00.5'), "
