@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_WITHOUT_ORDER = ("json", "jsonl")  # formats whose columns have none
 LAST_ROWS = 3  # among which totals are looked for
 LAST_NOTES = 20  # and as many of notes, at most
 LEAST_WIDTH = 3  # columns from which a row of one cell is none
@@ -140,6 +141,8 @@ def _read(
             if not answer["columns"]:
                 continue
             first = first or (path, answer)
+            if answer["kind"] in _WITHOUT_ORDER:
+                rows = _in_order(rows, answer, first[1]["columns"])
             _check_alike(first, path, answer)
             if parts:
                 place = rows.column_names.index("row")
@@ -153,6 +156,23 @@ def _read(
             "from values, give a file that has some"
         )
     return pa.concat_tables(parts, promote_options="default"), first[1]
+
+
+def _in_order(rows: pa.Table, answer: dict[str, Any], names: list[str]) -> pa.Table:
+    """Return the rows of a file with its columns in the order of these names, if it has the same.
+
+    Names in an object of JSON have no order; what is said of the file follows.
+    """
+    import pyarrow as pa
+
+    columns = answer["columns"]
+    if columns == names or sorted(columns) != sorted(names):
+        return rows
+    places = [columns.index(name) for name in names]
+    answer["columns"] = names
+    picked = {f"c{place}": rows.column(f"c{was}") for place, was in enumerate(places)}
+    rest = {name: rows.column(name) for name in rows.column_names[len(columns) :]}
+    return pa.table(picked | rest)
 
 
 def closing_rows(rows: pa.Table, width: int) -> list[int]:

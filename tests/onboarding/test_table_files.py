@@ -70,6 +70,21 @@ def test_files_that_are_no_one_table_are_told(
         read_table(folder)
 
 
+def test_objects_of_a_folder_may_name_their_values_in_any_order(tmp_path: Path) -> None:
+    folder = put(
+        tmp_path / "in",
+        a__jsonl='{"id": 1, "x": "a", "a": 7}\n',
+        b__jsonl='{"x": "b", "a": 8, "id": 2}\nno object\n',
+    )
+    read = read_table(folder)
+    assert read.answer["columns"] == ["id", "x", "a"]
+    assert [tuple(row.values()) for row in read.rows.to_pylist()] == [
+        ("1", "a", "7", 1, None),
+        ("2", "b", "8", 2, None),
+        (None, None, None, 3, "no object"),
+    ]
+
+
 def test_what_else_an_archive_and_a_workbook_hold_is_told(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
         archive.writestr("a.csv", "id\n1\n")
