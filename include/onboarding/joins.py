@@ -12,6 +12,8 @@ from datetime import UTC, date, timedelta
 
 from include.config import durations
 from include.errors import ConfigError
+from include.ingestion.values import plain as plain_value
+from include.lake.sql import quote
 from include.onboarding.answers import Answers
 from include.onboarding.column_roles import (
     Roles,
@@ -139,14 +141,13 @@ def best_match(main: Table, columns: Sequence[Profile], other: Table) -> Match:
     best: Match | None = None
     namesake: Match | None = None
     for here in columns:
-        mine = _values(main, here)
         for there in other.columns:
             is_named = _names_the_same(here, there)
             if there.type not in ("int64", "string") or not there.distinct:
                 continue
-            if there.distinct < min(_DIFFERENT, len(mine)) and not is_named:
+            if there.distinct < min(_DIFFERENT, here.distinct) and not is_named:
                 continue
-            theirs = _values(other, there)
+            mine, theirs = _values(main, here, there), _values(other, there, here)
             common = len(mine & theirs)
             match = Match(here, there, common / max(1, len(mine)), common / max(1, len(theirs)))
             if best is None or _rank(match) > _rank(best):
@@ -154,9 +155,7 @@ def best_match(main: Table, columns: Sequence[Profile], other: Table) -> Match:
             if is_named:
                 namesake = match
     if best is not None and namesake is not None and _share(namesake) < LEAST_MATCH:
-        best = namesake if _share(best) < LEAST_MATCH else best
-        if best is not namesake:
-            raise ConfigError(_not_alike(main, other, namesake, best))
+        raise ConfigError(_not_alike(main, other, namesake, best))
     if best is None or _share(best) < LEAST_MATCH:
         near = (
             f"; the nearest is {best.there.header!r}, which has {best.found_here:.1%} of them"
@@ -189,21 +188,32 @@ def _names_the_same(here: Profile, there: Profile) -> bool:
 def _not_alike(main: Table, other: Table, namesake: Match, best: Match) -> str:
     """Return why tables are not joined by another column than the one of the same name."""
     here, there = namesake.here.header, namesake.there.header
-    mine, theirs = min(_values(main, namesake.here)), min(_values(other, namesake.there))
+    mine = min(_values(main, namesake.here, namesake.there))
+    theirs = min(_values(other, namesake.there, namesake.here))
+    chance = ""
+    if _share(best) >= LEAST_MATCH:
+        chance = f", and {best.there.header!r} has more of them, perhaps by chance"
     return (
         f"{other.path}: its column {there!r} has {namesake.found_here:.1%} of the values of "
-        f"{here!r} of {main.path.name} (such as {theirs[:40]!r}, and there {mine[:40]!r}), and "
-        f"{best.there.header!r} has more of them, perhaps by chance; write the ids alike in both "
-        f"tables, or, if they are ids of something else, give {there!r} another name"
+        f"{here!r} of {main.path.name} (such as {theirs[:40]!r}, and there {mine[:40]!r}){chance}; "
+        "write the ids alike in both tables, or, if they are ids of something else, give "
+        f"{there!r} another name"
     )
 
 
-def _values(table: Table, column: Profile) -> set[str]:
-    rows = table.rows_of(
-        f"SELECT DISTINCT {text(column.header)} AS v FROM given WHERE v IS NOT NULL ORDER BY "
+def _values(table: Table, column: Profile, other: Profile) -> set[str]:
+    """Return different values of a column as they are read where `other` is the same id.
+
+    Where one of them has texts both are texts: `1001.0` is 1001 as a number alone.
+    """
+    value, rows = text(column.header), "given"
+    if "string" in (column.type, other.type) and not column.made:
+        value, rows = f"nullif({plain_value(quote(column.header))}, '')", "raw"
+    found = table.rows_of(
+        f"SELECT DISTINCT {value} AS v FROM {rows} WHERE v IS NOT NULL ORDER BY "
         f"hash(v) LIMIT {MAX_VALUES}"
     )
-    return {str(row[0]) for row in rows}
+    return {str(row[0]) for row in found}
 
 
 def _same_moments(main: Table, roles: Roles, other: Table, key: Profile, event: Profile) -> bool:

@@ -158,3 +158,16 @@ def test_ids_that_are_written_otherwise_are_told_and_no_other_column_is_taken_fo
     says = "'loan' has 0.0% of the values of 'loan' of outcomes.csv .such as '00001', and there '1'"
     with pytest.raises(ConfigError, match=f"{says}.*write the ids alike"):
         draft_table(main, others=[(visits, "visits.csv")])
+
+
+def test_numbers_with_a_point_are_no_ids_where_ids_are_texts(tmp_path: Path) -> None:
+    """A column with gaps comes as 1001.0 out of pandas, which is 1001 as a number alone."""
+    texts = [f"{n}" if n % 10 else f"A{n}" for n in IDS]
+    main = table_of(tmp_path, "outcomes", {**OUTCOMES, "loan": texts})
+    facts: Rows = {"loan": [f"{n}.0" for n in IDS], "region": [f"r{n % 4}" for n in range(N)]}
+    says = r"'loan' has 0.0% of the values .*such as '5000.0', and there '5001'"
+    with pytest.raises(ConfigError, match=says):
+        draft_table(main, others=[(table_of(tmp_path, "facts", facts), "facts.csv")])
+    numbers = table_of(tmp_path, "numbers", {**OUTCOMES})
+    drafted = draft_table(numbers, others=[(table_of(tmp_path, "facts", facts), "facts.csv")])
+    assert drafted.joined[0].match.found_here == 1
