@@ -63,7 +63,8 @@ def read_sql(name: str, use_case: UseCase, periods: Sequence[Period]) -> pa.Tabl
             f"{use_case.name}, source {name}: set {spec.url_env} to the SQLAlchemy URL of its "
             "database"
         )
-    secret, query = url.get_secret_value(), spec.query.strip().rstrip(";")
+    # A line of its own, so that a comment at the query's end ends there, whatever is put around it.
+    secret, query = url.get_secret_value(), spec.query.strip().rstrip(";") + "\n"
     try:
         parsed = sqlalchemy.make_url(secret)
         engine = sqlalchemy.create_engine(

@@ -154,7 +154,7 @@ def test_a_day_that_stands_for_no_arrival_is_delivered_as_a_null_is(
         )
     engine.dispose()
     monkeypatch.setenv("SHOP_DB", url)
-    source = SQL.format(query="SELECT * FROM o")
+    source = SQL.format(query="'SELECT * FROM o -- all'")
     for tokens, ids in (("[none, ' 1980-01-01 00:00:00']", ["1", "2"]), ("[none]", ["1"])):
         found = rows(tmp_path, f"{source}\n    null_values: {tokens}")
         assert sorted(row["order_id"] for row in found) == ids
