@@ -78,7 +78,8 @@ def convert_csv(
         f"read_csv($path, columns = {{{names}}}, "
         f"header = {dialect.header}, auto_detect = false, delim = $separator, quote = '{quote}', "
         f"escape = '{escape}', strict_mode = true, store_rejects = true, rejects_limit = 0, "
-        f"max_line_size = {MAX_LINE})"
+        # Nor is what the folder is called, such as `month=1`, a column.
+        f"max_line_size = {MAX_LINE}, hive_partitioning = false)"
     )
     query = (
         f"SELECT * FROM (SELECT *, row_number() OVER () AS row FROM {reader}) WHERE NOT ({again})"

@@ -134,7 +134,8 @@ def _convert_lines(path: Path, out: Path, temporary: str) -> tuple[list[str], in
     lines = (
         "SELECT line, row_number() OVER () AS row FROM read_csv($path, columns = {'line': "
         "'VARCHAR'}, header = false, auto_detect = false, delim = '\x01', quote = '', escape = "
-        f"'', strict_mode = false, max_line_size = {MAX_LINE}) WHERE trim(line) <> ''"
+        f"'', strict_mode = false, max_line_size = {MAX_LINE}, hive_partitioning = false) "
+        "WHERE trim(line) <> ''"
     )
     with open_database(temporary) as con:
         # A name that stands twice in an object has two values, of which none is known to be the

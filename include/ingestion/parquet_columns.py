@@ -64,9 +64,10 @@ def convert_parquet(
                 batches = (batch.cast(kept) for batch in file.iter_batches(BATCH))
                 con.register("delivered", pa.RecordBatchReader.from_batches(kept, batches))
                 return write_typed(con, "delivered", out, columns, wanted)
-        return write_typed(
-            con, "read_parquet($path)", out, columns, wanted, values={"path": str(path)}
-        )
+        # A file says what it holds, wherever it lies: of folders such as `day=2024-01-01` DuckDB
+        # would make columns, also in place of the file's own.
+        delivered = "read_parquet($path, hive_partitioning = false)"
+        return write_typed(con, delivered, out, columns, wanted, values={"path": str(path)})
 
 
 def readable_schema(schema: pa.Schema) -> pa.Schema:

@@ -76,6 +76,26 @@ def test_lines_before_the_header_and_mixed_line_ends_are_tidied(tmp_path: Path) 
     assert [row["c1"] for row in rows(tmp_path)] == ["Ann", "Bob"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("csv", "id,name\n1,Ann\n2\n"),
+        ("jsonl", '{"id": 1, "name": "Ann"}\n{"id"\n'),
+    ],
+)
+def test_what_a_folder_is_called_is_no_column(tmp_path: Path, kind: str, text: str) -> None:
+    folder = tmp_path / "month=1" / "row=5"
+    folder.mkdir(parents=True)
+    path = folder / f"in.{kind}"
+    path.write_text(text)
+    assert answer(path, kind)["columns"] == ["id", "name"]
+    broken = text.split("\n")[-2]
+    assert rows(folder) == [
+        {"c0": "1", "c1": "Ann", "row": 1, "malformed": None},
+        {"c0": None, "c1": None, "row": 2, "malformed": broken},
+    ]
+
+
 def test_an_empty_text_has_no_columns(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_bytes(b"")

@@ -46,6 +46,18 @@ def test_values_are_text_nan_is_none_and_bytes_are_text_where_they_are_utf8(tmp_
     ]
 
 
+def test_a_file_is_what_it_holds_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    """The day of the folder's name stood in place of the file's own times."""
+    folder = tmp_path / "month=1" / "day=2024-01-01"
+    folder.mkdir(parents=True)
+    times = ["2024-01-01 10:00", "2024-01-01 11:30"]
+    pq.write_table(pa.table({"id": ["007", "7"], "day": times}), folder / "in.parquet")
+    assert converted(folder / "in.parquet")[:2] == (
+        ["id", "day"],
+        [["007", times[0], 1], ["7", times[1], 2]],
+    )
+
+
 def test_a_nested_column_is_left_out_or_refused_where_it_is_declared(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     pq.write_table(pa.table({"id": [1], "tags": [["a"]], "place": [{"x": 1}]}), path)
