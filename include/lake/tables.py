@@ -197,11 +197,7 @@ class Lake:
         if not paths:
             con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {no_rows}")
             return
-        listed = ", ".join(map(text_literal, paths))
-        body = (
-            f"SELECT * FROM read_parquet([{listed}], hive_partitioning = true, "
-            "hive_types = {'partition': VARCHAR}, union_by_name = true)"
-        )
+        body = _rows_of(paths)
         con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {body}")
         columns = con.execute(
             "SELECT column_name FROM duckdb_columns() WHERE table_name = ? AND internal = false",
@@ -269,6 +265,23 @@ class Lake:
                 return None
             self._pinned[table, version] = handle
         return self._pinned[table, version]
+
+
+def _rows_of(paths: Sequence[str]) -> str:
+    """Return the query of the rows in files of a table, with their partition."""
+    listed = ", ".join(map(text_literal, paths))
+    # DuckDB makes a column of each folder such as `partition=2026-01-01`, also in place of one in
+    # the file. Where a folder above the lake is called so, the partition is taken from the path.
+    if all(path.count("=") <= 1 for path in paths):
+        return (
+            f"SELECT * FROM read_parquet([{listed}], hive_partitioning = true, "
+            "hive_types = {'partition': VARCHAR}, union_by_name = true)"
+        )
+    return (
+        f"SELECT * EXCLUDE (__path), regexp_extract(__path, '.*/{PARTITION}=([^/]*)/', 1) AS "
+        f"{PARTITION} FROM read_parquet([{listed}], hive_partitioning = false, union_by_name = "
+        "true, filename = '__path')"
+    )
 
 
 def _contents(handle: DeltaTable) -> list[tuple[str, str, int]]:

@@ -38,6 +38,21 @@ def test_a_partition_is_replaced_and_others_stay(lake: Lake) -> None:
     }
 
 
+def test_rows_are_those_that_were_written_whatever_folders_above_the_lake_are_called(
+    tmp_path: Path,
+) -> None:
+    """A home in `/data/region=eu` had that region in every row of every table."""
+    lake = Lake(str(tmp_path / "region=eu" / "a=1" / "lake"))
+    rows = pa.table({"id": [1, 2], "region": ["no", None]})
+    for key in ("2026-01-01", "2026-01-02"):
+        lake.replace("u/raw/a", key, rows)
+    found = lake.read("u/raw/a").sort_by([("partition", "ascending"), ("id", "ascending")])
+    assert found.column_names == ["id", "region", "partition"]
+    assert found.column("region").to_pylist() == ["no", None] * 2
+    assert found.column("partition").to_pylist() == ["2026-01-01"] * 2 + ["2026-01-02"] * 2
+    assert lake.read("u/raw/a", keys=["2026-01-02"]).num_rows == 2
+
+
 def test_zero_rows_empty_a_partition_and_keep_the_schema(lake: Lake) -> None:
     lake.replace("u/raw/a", "2026-01-01", table(1))
     lake.replace("u/raw/a", "2026-01-01", table(1).slice(0, 0))
