@@ -67,5 +67,6 @@ def score_rows(context: StageContext, model: Model, rows: pa.Table, feature_set:
             decisions,
             frames.table_versions(context.lake, context.use_case, own),
             records=context.records,
+            until=context.key,
         )
     return scorer.many(columns_of(rows, scorer.schema))

@@ -93,7 +93,7 @@ def feature_inputs(context: StageContext, opponent: Model, rows: pa.Table) -> li
     """
     use_case = context.use_case
     feature_set = feature_sets.recorded(context.records, use_case.name, opponent.feature_set)
-    keys = frames.required_partitions(use_case, feature_set, rows)
+    keys = frames.required_partitions(use_case, feature_set, rows, until=context.key)
     results = {
         result.key: result
         for result in context.records.results.of(

@@ -37,16 +37,20 @@ def table_versions(lake: Lake, use_case: UseCase, feature_set: FeatureSet) -> di
     return {table: lake.version(table) for table in tables}
 
 
-def required_partitions(use_case: UseCase, feature_set: FeatureSet, rows: pa.Table) -> list[str]:
+def required_partitions(
+    use_case: UseCase, feature_set: FeatureSet, rows: pa.Table, *, until: str | None = None
+) -> list[str]:
     """Return the partitions in which the features of decisions can stand, in order.
 
     A frame of these rows must find them computed; `rows` has `event_timestamp`. A decision sees
-    what arrived within the longest ttl before the newest `as_of` that it can know; a view whose row
-    comes with the request also what arrived in the decision's own period.
+    what arrived within the longest ttl before the newest `as_of` that it can know. A view whose row
+    comes with the request has the decision's own row too, which may have arrived in any partition
+    from the decision's own up to `until`, the one whose knowledge the frame is of (None: in the
+    decision's own).
     """
     required: list[str] = []
     for key in np.unique(_period_keys(use_case, rows)).tolist():
-        lower, upper = _reach(use_case, feature_set, key)
+        lower, upper = _reach(use_case, feature_set, key, until)
         # The periods come in order, so what an earlier one reached is at the end of the list.
         if required and lower <= required[-1]:
             lower = partitions.after(use_case, required[-1])
@@ -57,14 +61,19 @@ def required_partitions(use_case: UseCase, feature_set: FeatureSet, rows: pa.Tab
 
 def required_at(use_case: UseCase, feature_set: FeatureSet, key: str) -> list[str]:
     """Return the partitions in which features that are alive at the `as_of` of `key` can stand."""
-    lower, _ = _reach(use_case, feature_set, partitions.after(use_case, key))
+    lower, _ = _reach(use_case, feature_set, partitions.after(use_case, key), None)
     return partitions.between(use_case, min(lower, key), key)
 
 
 def keep_answerable(
-    records: Records, use_case: UseCase, feature_set: FeatureSet, rows: pa.Table
+    records: Records,
+    use_case: UseCase,
+    feature_set: FeatureSet,
+    rows: pa.Table,
+    *,
+    until: str | None = None,
 ) -> pa.Table:
-    """Return the decisions whose `required_partitions` all hold the set.
+    """Return the decisions whose `required_partitions` (up to `until`) all hold the set.
 
     Those are the ones of which a part of the history can tell.
     """
@@ -77,7 +86,7 @@ def keep_answerable(
     period_keys = _period_keys(use_case, rows)
     answerable = []
     for key in np.unique(period_keys).tolist():
-        lower, upper = _reach(use_case, feature_set, key)
+        lower, upper = _reach(use_case, feature_set, key, until)
         if lower > upper or computed.issuperset(partitions.between(use_case, lower, upper)):
             answerable.append(key)
     return rows.filter(pa.array(np.isin(period_keys, answerable)))
@@ -91,8 +100,12 @@ def training_frame(
     versions: Mapping[str, int | None],
     *,
     records: Records,
+    until: str | None = None,
 ) -> pa.Table:
     """Return the spine's columns and every feature as known at each decision; rows in order.
+
+    `until` is the newest partition that is read, that of the training, as `required_partitions` has
+    it.
 
     Raises:
         MissingPartition: a partition that can hold a decision's features does not hold a view of
@@ -103,7 +116,7 @@ def training_frame(
     from include.features.feast_registry import service_name, transient_store
 
     rows = spine.rows if isinstance(spine, Spine) else spine
-    required = required_partitions(use_case, feature_set, rows)
+    required = required_partitions(use_case, feature_set, rows, until=until)
     feature_sets.require_results(records, use_case, feature_set, required)
     asked = rows.select([feature_set.key, "event_timestamp"])
     store = transient_store(settings, use_case, feature_set)
@@ -142,10 +155,14 @@ def _period_keys(use_case: UseCase, rows: pa.Table) -> NDArray[np.str_]:
     return np.array(keys, dtype="U10")[day_of_row]  # YYYY-MM-DD: ten characters
 
 
-def _reach(use_case: UseCase, feature_set: FeatureSet, key: str) -> tuple[str, str]:
+def _reach(
+    use_case: UseCase, feature_set: FeatureSet, key: str, until: str | None
+) -> tuple[str, str]:
     """Return the oldest and the newest key whose rows a decision in the period `key` can see.
 
-    Both lie within the history; the oldest is after the newest where there are none.
+    Its own row is looked for up to `until`: what a row says that arrives a minute after midnight,
+    or a week late, stood in the request all the same. Both keys lie within the history; the oldest
+    is after the newest where there are none.
     """
     history, newest_as_of = use_case.history, midnight(date.fromisoformat(key)) + use_case.cut_off
     ttl = max(view.ttl for view in feature_set.views)
@@ -154,7 +171,8 @@ def _reach(use_case: UseCase, feature_set: FeatureSet, key: str) -> tuple[str, s
     # A microsecond more: a row is alive up to and including the last moment of its ttl.
     lower = partitions.key_of(use_case, newest_as_of - min(ttl, since_first) - _MICROSECOND)
     own = any(view.visible == "with_request" for view in feature_set.views)
-    upper = key if own else partitions.key_of(use_case, newest_as_of - _MICROSECOND)
+    seen = partitions.key_of(use_case, newest_as_of - _MICROSECOND)
+    upper = max(key, until or key) if own else seen
     if history.last is not None:
         upper = min(upper, history.last.isoformat())
     return max(lower, history.first.isoformat()), upper

@@ -101,6 +101,7 @@ def prepare_rows(context: StageContext, feature_set: feature_sets.FeatureSet) ->
         replace(spine, rows=decisions),
         versions,
         records=context.records,
+        until=context.key,
     )
     if len(frame) != len(decisions):
         raise EvergreenError(

@@ -156,14 +156,15 @@ def test_an_opponent_without_its_features_is_a_hold_until_they_are_filled(bench:
     bench.write(
         lambda columns: columns.update(extra=noise.normal(size=len(columns["label"]))), recorded=60
     )
-    lost = [f"2026-01-{day}" for day in range(20, 32)]
+    # The last one too: the row of a decision before may have arrived as late as that.
+    lost = [*(f"2026-01-{day}" for day in range(20, 32)), MIDDLE]
     taken = bench.forget_features(theirs, lost)
     outputs = bench.judged(MIDDLE)
     assert outputs["verdict"] == "hold"
     (reason,) = outputs["reasons"]
     said = (
-        r"version 1 cannot be asked, its features are not there for 12 of \d+ partitions "
-        r"\(2026-01-20 to 2026-01-31\)\. Fill"
+        r"version 1 cannot be asked, its features are not there for 13 of \d+ partitions "
+        r"\(2026-01-20 to 2026-02-06\)\. Fill"
     )
     assert re.match(said, reason)
     assert "opponent_auc" not in outputs["metrics"]

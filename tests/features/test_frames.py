@@ -76,7 +76,12 @@ def test_an_empty_spine_gives_an_empty_frame_with_all_columns(shop: Shop) -> Non
     assert (len(frame), frame.column_names[-1]) == (0, "device")
 
 
-def frame_of(shop: Shop, *decisions: datetime, feature_set: FeatureSet | None = None) -> pa.Table:
+def frame_of(
+    shop: Shop,
+    *decisions: datetime,
+    feature_set: FeatureSet | None = None,
+    until: str | None = None,
+) -> pa.Table:
     moments = pa.array(decisions, TIMESTAMP)
     asked = pa.table({"customer_id": pa.array([1] * len(decisions)), "event_timestamp": moments})
     return frames.training_frame(
@@ -86,7 +91,27 @@ def frame_of(shop: Shop, *decisions: datetime, feature_set: FeatureSet | None = 
         asked,
         {},
         records=shop.records,
+        until=until,
     )
+
+
+def test_a_decision_s_own_row_is_found_in_whatever_partition_it_arrived(shop: Shop) -> None:
+    """An hour after midnight, or days late: whichever other decisions are asked about with it."""
+    decided = [T0 + 2 * DAY + 23 * HOUR, T0 + 3 * DAY + HOUR]
+    arrived = {3: (decided[0], decided[0] + 2 * HOUR), 6: (decided[1], T0 + 6 * DAY)}
+    for day in range(9):
+        visits = [(1, day, "web", *arrived[day])] if day in arrived else []
+        shop.arrive(day, [], visits)
+        if day < 8:
+            shop.run(day)
+    for day, (moment, _) in arrived.items():
+        assert frame_of(shop, moment, until=shop.key(7))["pages"].to_pylist() == [day]
+    together = frame_of(shop, *decided, until=shop.key(7))
+    assert together["pages"].to_pylist() == [3, 6]
+    # A training of an older partition does not know of it yet, only of the row before.
+    assert frame_of(shop, decided[1], until=shop.key(5))["pages"].to_pylist() == [3]
+    with pytest.raises(MissingPartition, match="2025-01-09"):  # it may hold such a row
+        frame_of(shop, decided[1], until=shop.key(8))
 
 
 def test_a_frame_refuses_partitions_that_do_not_hold_a_view(shop: Shop) -> None:
@@ -153,6 +178,10 @@ def test_the_partitions_that_are_needed_reach_back_a_ttl_from_the_as_of_before_t
         shop.key(day) for day in [0, *range(15, 23)]
     ]
     assert needed() == []
+    rows = pa.table({"event_timestamp": pa.array([T0 + 20 * DAY + HOUR], TIMESTAMP)})
+    for views, last in ((shop.feature_set, 24), (snapshot, 19)):
+        keys = frames.required_partitions(shop.use_case, views, rows, until=shop.key(24))
+        assert keys == [shop.key(day) for day in range(15 if last == 24 else 16, last + 1)]
 
 
 def test_answerable_decisions_are_those_whose_partitions_are_there(shop: Shop) -> None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from include.config.use_case_file import parse
 from include.errors import EvergreenError
-from include.features import frames
+from include.features import feature_sets, frames
 from include.pipeline.training_outputs import Counts, PartCount
 from include.training import training_rows
 from tests.builders import stored
 from tests.builders.command_line import YAML
-from tests.builders.judging import KEY, NAME, Bench
+from tests.builders.judging import KEY, NAME, ROWS, Bench
 from tests.builders.remedy_lines import offered, pasted
 
 
@@ -27,6 +28,24 @@ def test_nothing_younger_than_its_delay_or_after_as_of_is_trained_on(bench: Benc
         "decisions of 4 February at noon mature only after 6 February, 00:00"
     )
     assert bench.result_counts(KEY)["immature"] == 90
+
+
+def test_the_newest_decisions_have_their_own_rows_though_those_arrived_after_midnight(
+    bench: Bench,
+) -> None:
+    """The view comes with the request, so serving has these values whenever the row arrives."""
+    (view,) = feature_sets.current(bench.use_case).views
+    rows = bench.lake.read(view.table(NAME)).drop_columns(["partition"])
+    arrived = pc.add(rows["event_timestamp"], timedelta(hours=13))  # decisions are made at noon
+    rows = rows.set_column(2, "created_timestamp", arrived)
+    bench._put(view.table(NAME), rows, arrived.to_numpy().astype("datetime64[us]"))
+    bench.run("train_model", KEY)
+    trained = bench.lake.read(stored.table(bench.lake, f"{NAME}/training_set"), keys=[KEY])
+    newest = trained.filter(
+        pc.equal(trained["event_timestamp"], pc.max(trained["event_timestamp"]))
+    )
+    assert len(newest) == ROWS
+    assert newest["visits"].null_count == 0
 
 
 def test_max_rows_and_window_bound_the_rows(bench: Bench) -> None:
