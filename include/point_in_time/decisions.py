@@ -2,7 +2,8 @@
 
 Label and features of a decision must come from one row. Rows of different source keys that share
 entity and moment are duplicates: the one with the greatest created time, then the greatest key
-stands, whatever its outcome is. A later row of the same key is its correction and no duplicate.
+stands, whatever its outcome is, and all versions of its record with it. A later row of the same key
+is its correction and no duplicate.
 """
 
 from __future__ import annotations
@@ -17,16 +18,21 @@ def standing_rows(source: Source, entity: str, relation: str, *, by: str = "") -
 
     `by` is the column of the partition where the rows are of several.
 
-    Of rows of one entity, moment and created time it is the one with the greatest key. Of rows that
-    were created at different times the reader takes the newest (the spine, the as-of join); an
-    older one is what was known before.
+    Of rows of one entity and moment those of one source key stand: of the row that was created
+    last, then of the greatest key. All versions of that record stay, since each reader takes its
+    own: the label the newest that is known, a request's row the first. So both are of one record,
+    which they would not be if a duplicate that was created earlier stayed beside it.
     """
-    greatest_key_first = ", ".join(f"{quote(name)} DESC NULLS LAST" for name in record_key(source))
-    of_one = ", ".join([*([by] if by else []), quote(entity), EVENT, CREATED])
+    names = ", ".join(map(quote, record_key(source)))
+    key = names if len(record_key(source)) == 1 else f"row({names})"
+    newest_first = ", ".join(
+        [f"{CREATED} DESC", *(f"{quote(name)} DESC NULLS LAST" for name in record_key(source))]
+    )
+    of_one = ", ".join([*([by] if by else []), quote(entity), EVENT])
     return (
         f"SELECT * FROM {relation} WHERE {quote(entity)} IS NOT NULL "
-        f"QUALIFY row_number() OVER (PARTITION BY {of_one} "
-        f"ORDER BY {greatest_key_first}) = 1"
+        f"QUALIFY {key} IS NOT DISTINCT FROM first_value({key}) OVER (PARTITION BY {of_one} "
+        f"ORDER BY {newest_first})"
     )
 
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import itertools
 import random
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from include.features import feature_sets, frames
+from include.features.spine import build_spine
 from tests.builders import stored
 from tests.builders.intake import Intake
 
@@ -84,6 +87,32 @@ def test_the_row_that_was_created_last_stands(tmp_path: Path) -> None:
     made.validate()
     made.run("materialize_features", DAY)
     assert pairs(made) == {(7, 0.0, 5.0), (8, 0.0, 1.0)}
+
+
+def test_a_request_s_features_are_of_the_row_that_the_label_is_of(tmp_path: Path) -> None:
+    """Of a record the request brought the first version, and its label is the newest.
+
+    A duplicate that was created earlier was taken for the first version of the one that stands.
+    """
+    lines = [(9, 7, 5, 6, 10.0, 1), (2, 7, 5, 7, 5.0, 0), (2, 7, 5, 8, 6.0, 1)]
+    made = shop(tmp_path, [*lines, (3, 8, 5, 5, 1.0, 0)])
+    made.validate()
+    made.run("materialize_features", DAY)
+    spine = build_spine(made.lake, made.use_case, datetime(2026, 1, 4, tzinfo=UTC))
+    frame = frames.training_frame(
+        made.settings,
+        made.use_case,
+        feature_sets.current(made.use_case),
+        spine,
+        {},
+        records=made.records,
+    )
+    found = zip(
+        *(frame[name].to_pylist() for name in ("customer_id", "label", "amount")), strict=True
+    )
+    assert sorted(found) == [(7, 1.0, 5.0), (8, 0.0, 1.0)]
+    # The duplicate was never known as an outcome; the correction of the row that stands was.
+    assert spine.restated == 1
 
 
 def test_a_correction_is_no_duplicate(tmp_path: Path) -> None:

@@ -82,11 +82,13 @@ def test_which_row_of_a_decision_stands_does_not_depend_on_its_label() -> None:
         assert row["label"] == third
 
 
-def test_a_correction_and_an_earlier_row_are_both_kept_as_what_was_known_when() -> None:
-    found = made(case(), [(9, 7, 1, None, T0), (1, 7, 0, None, T0 + HOUR)])
+def test_a_correction_is_kept_beside_what_was_known_before_and_no_earlier_duplicate_is() -> None:
+    """What a duplicate says is of another record, and so are the features beside it."""
+    rows = [(9, 7, 1, None, T0), (1, 7, 0, None, T0 + HOUR), (1, 7, 1, None, T0 + 2 * HOUR)]
+    found = made(case(), rows)
     assert [(row["created_timestamp"], row["label"]) for row in found] == [
-        (T0, 1.0),
         (T0 + HOUR, 0.0),
+        (T0 + 2 * HOUR, 1.0),
     ]
 
 
