@@ -3,10 +3,11 @@
 By their own time they arrived in it. A row that a replica shows a minute after midnight, a file
 that comes a week later, a value that is changed in place: nothing of it is on record, and no later
 partition's interval holds it. Only the run of the newest complete partition takes such rows; they
-are created at the start of its arrival interval, so no earlier `as_of` sees them, and their
-`source_file` says where they belong (`late://PARTITION/FILE`). Every other run leaves them and
-names them. A late row whose key is on record in its partition with other values is a correction. A
-copy of a row that is on record is neither.
+are created at the start of its arrival interval, so no earlier `as_of` sees them (versions of one
+record in their order, see `validation.duplicates`), and their `source_file` says where they belong
+(`late://PARTITION/FILE`). Every other run leaves them and names them. A late row whose key is on
+record in its partition with other values is a correction. A copy of a row that is on record is
+neither.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -27,8 +28,14 @@ from include.lake.tables import Lake
 from include.pipeline.ingest_outputs import IngestedSource
 from include.point_in_time.curated import CREATED, EVENT, curated_name, curated_schema, record_key
 from include.point_in_time.partitions import Period
-from include.validation.duplicates import DUPLICATE, count_repeated, mark_doubled
-from include.validation.judged_rows import judge_rows
+from include.validation.duplicates import (
+    DUPLICATE,
+    count_repeated,
+    find_repeated_keys,
+    mark_doubled,
+    part_versions,
+)
+from include.validation.judged_rows import arrivals_of, judge_rows
 from include.validation.judgement import RULE
 
 
@@ -89,7 +96,11 @@ def curate(
     with connect() as con:
         judged = judge_rows(con, use_case, name, raw, periods)
         rows = _beside(raw, judged.drop_columns([RULE]))
-        rule = mark_doubled(con, source, rows, judged.column(RULE))
+        again = find_repeated_keys(con, source, rows, judged.column(RULE))
+        rows = part_versions(
+            con, source, rows, again, partial(arrivals_of, con, source, raw, again)
+        )
+        rule = mark_doubled(con, source, rows, judged.column(RULE), again)
         good = np.flatnonzero(rule.is_null())
         if name == use_case.label.source:
             entity = curated_name(source, use_case.entity.key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import duckdb
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from include.config.use_case_sources import Source
 from include.ingestion.columns import FILE, ROW
+from include.lake.coded import plain
 from include.lake.ordering import is_ordered
 from include.lake.sql import PARTITION, quote
 from include.point_in_time.curated import CREATED, EVENT, curated_schema, record_key
@@ -20,27 +21,78 @@ from include.point_in_time.decisions import repeated_rows
 CONFLICT = "conflicting_duplicate"
 DUPLICATE = ""  # stands for a rule of an exact duplicate, which is dropped and counted
 _SLOTS = 1 << 16
+_ID = "__id"  # the place of a row
+
+
+def find_repeated_keys(
+    con: duckdb.DuckDBPyConnection, source: Source, rows: pa.Table, rule: pa.ChunkedArray
+) -> Any:
+    """Return the places of good rows that may repeat a key and a created time; few others.
+
+    `rows` are curated values with partition and place in their file; of good ones `rule` is null.
+    """
+    key = record_key(source)
+    good = np.flatnonzero(rule.is_null())
+    if any(_counts_up(rows.column(name)) for name in key):
+        return good[:0]
+    return _same_hash(con, rows, [PARTITION, *key, CREATED], good)
+
+
+def part_versions(
+    con: duckdb.DuckDBPyConnection,
+    source: Source,
+    rows: pa.Table,
+    again: Any,
+    arrived: Callable[[], pa.ChunkedArray],
+) -> pa.Table:
+    """Return rows in which versions of a record that came late together have times of their own.
+
+    Of what is taken late, nobody knew before the interval began, so all versions of a record are
+    created at that one moment. In order of the time at which they had arrived by themselves each is
+    a microsecond later than the one before: so the last one stands, and the first is what a request
+    had. `again` are the places of `find_repeated_keys`, `arrived` gives those times of them.
+    """
+    if source.kind == "static" or not len(again):
+        return rows
+    few = rows.select([PARTITION, *record_key(source), CREATED]).take(pa.array(again))
+    con.register(
+        "__again", few.append_column("__arrived", arrived()).append_column(_ID, pa.array(again))
+    )
+    of_one = ", ".join(map(quote, dict.fromkeys([PARTITION, *record_key(source), CREATED])))
+    later = con.sql(
+        f"SELECT {_ID}, {CREATED} + to_microseconds(__place) AS __created FROM (SELECT *, "
+        f"dense_rank() OVER (PARTITION BY {of_one} ORDER BY __arrived NULLS FIRST) - 1 AS __place "
+        f"FROM __again) WHERE __place > 0 ORDER BY {_ID}"
+    ).to_arrow_table()
+    con.unregister("__again")
+    if not len(later):
+        return rows
+    is_later = np.zeros(len(rows), bool)
+    is_later[later.column(_ID).to_numpy()] = True
+    place = rows.column_names.index(CREATED)
+    created = plain(rows.column(CREATED)).combine_chunks()
+    moments = later.column("__created").cast(created.type).combine_chunks()
+    return rows.set_column(place, CREATED, pc.replace_with_mask(created, is_later, moments))
 
 
 def mark_doubled(
-    con: duckdb.DuckDBPyConnection, source: Source, rows: pa.Table, rule: pa.ChunkedArray
+    con: duckdb.DuckDBPyConnection,
+    source: Source,
+    rows: pa.Table,
+    rule: pa.ChunkedArray,
+    again: Any,
 ) -> pa.ChunkedArray:
     """Return the rules of rows, with one for those that repeat a key and a created time.
 
-    `rows` are curated values with partition and place in their file; of good ones the rule is null.
-    An exact copy gets the rule DUPLICATE.
+    `again` are the places of `find_repeated_keys`. An exact copy gets the rule DUPLICATE.
     """
-    key = record_key(source)
-    if any(_counts_up(rows.column(name)) for name in key):
-        return rule
-    again = _same_hash(con, rows, [PARTITION, *key, CREATED], np.flatnonzero(rule.is_null()))
     if not len(again):
         return rule
-    con.register("__again", rows.take(pa.array(again)).append_column("__id", pa.array(again)))
-    found = con.sql(f"{_doubled_query(source, '__again')} ORDER BY __id").to_arrow_table()
+    con.register("__again", rows.take(pa.array(again)).append_column(_ID, pa.array(again)))
+    found = con.sql(f"{_doubled_query(source, '__again')} ORDER BY {_ID}").to_arrow_table()
     con.unregister("__again")
     is_doubled = np.zeros(len(rule), bool)
-    is_doubled[found.column("__id").to_numpy()] = True
+    is_doubled[found.column(_ID).to_numpy()] = True
     names = pc.if_else(found.column("__conflict"), CONFLICT, DUPLICATE)
     return pc.replace_with_mask(rule.combine_chunks(), is_doubled, names.combine_chunks())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.errors import ConfigError
+from include.ingestion.computed import moment_query
 from include.lake.coded import one_chunk, plain
 from include.lake.sql import PARTITION, TIMESTAMP
 from include.point_in_time.curated import curated_schema
@@ -71,6 +73,24 @@ def judge_rows(
     by_name = {of.removeprefix(VALUE): column for of, column in told.columns.items()}
     by_name |= dict(zip(by_row.column_names, by_row.columns, strict=True))
     return pa.table({each: by_name[each] for each in (*curated_schema(source).names, RULE)})
+
+
+def arrivals_of(
+    con: duckdb.DuckDBPyConnection, source: Source, raw: pa.Table, places: Any
+) -> pa.ChunkedArray:
+    """Return when some raw rows of events had arrived by themselves, whoever has taken them since.
+
+    Where the arrival is assumed that follows from the event, which is then returned.
+    """
+    assumed = source.assumed_lag is not None
+    column = source.event_time if assumed else source.arrival
+    few = raw.take(pa.array(places))
+    few = pa.table({name: plain(few.column(name)) for name in few.column_names})
+    con.register("__few", few)
+    query = moment_query(str(column), source, few.column_names, "__few")
+    moments = con.sql(query).to_arrow_table().column("moment")
+    con.unregister("__few")
+    return moments
 
 
 def _not_all_in_utc(source: Source, raw: pa.Table) -> list[str]:

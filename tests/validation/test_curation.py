@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,45 @@ def test_a_column_missing_in_one_of_several_files_is_told_with_that_file(made: I
     report = made.validate()
     assert report.state == "blocked"
     assert "missing 'amount' (in z.csv)" in report.reason
+
+
+FIRST = "9,7,2026-01-01T11:00:00Z,2026-01-01T20:00:00Z,5,1\n"
+LAST = "9,7,2026-01-01T11:00:00Z,2026-01-01T23:00:00Z,3,0\n"
+OTHER = "2,2,2026-01-02T10:00:00Z,2026-01-02T10:00:00Z,20,0\n"
+
+
+@pytest.mark.parametrize("late", [FIRST + LAST, LAST + FIRST, LAST + FIRST + FIRST])
+@pytest.mark.parametrize("kind", ["late", "files", "assumed"])
+def test_of_versions_that_came_late_together_the_last_one_stands_and_none_is_bad(
+    tmp_path: Path, kind: str, late: str
+) -> None:
+    """All are created as the interval begins, where nobody knew of any; the greatest stood.
+
+    A file of the day before that is short of them, a file of the day that brings older rows, and
+    versions of an assumed arrival, whose events differ.
+    """
+    more = "max_bad: 0"
+    if kind == "assumed":
+        more += "\n    arrival: event + 0s\n    late: next\n    extra: ignore"
+        late = late.replace(LAST, LAST.replace("T11:00", "T12:00"))
+    path = "{partition}.csv" if kind == "files" else "orders.csv"
+    made = Intake(tmp_path, path=path, more=more)
+    before = "1,1,2026-01-01T10:00:00Z,2026-01-01T10:00:00Z,10,1\n"
+    first, second = "2026-01-01", "2026-01-02"
+    made.put(HEAD + before, path.format(partition=first))
+    made.ingest(first)
+    day = late + OTHER if kind == "files" else before + late + OTHER
+    made.put(HEAD + day, path.format(partition=second))
+    made.ingest(second)
+    report = made.validate(second)
+    assert report.reason == ""
+    assert (report.state, made.rules(second)) == ("done", {})
+    start = datetime(2026, 1, 2, tzinfo=UTC)
+    found = {row["created_timestamp"]: row["amount"] for row in made.curated(second)}
+    assert found == {
+        start: 5.0,
+        start + timedelta(microseconds=1): 3.0,
+        start + timedelta(hours=10): 20.0,
+    }
+    (fact,) = made.result("validate_data", second).outputs["sources"].values()
+    assert fact["duplicates"] == late.count(FIRST) - 1

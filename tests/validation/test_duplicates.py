@@ -12,7 +12,13 @@ import pytest
 
 from include.config.use_case_sources import Source
 from include.lake.sql import TIMESTAMP, connect
-from include.validation.duplicates import CONFLICT, DUPLICATE, count_repeated, mark_doubled
+from include.validation.duplicates import (
+    CONFLICT,
+    DUPLICATE,
+    count_repeated,
+    find_repeated_keys,
+    mark_doubled,
+)
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 SOURCE = Source.model_validate(
@@ -51,7 +57,8 @@ def rows(
 def marked(given: pa.Table, rule: list[str | None] | None = None) -> list[str | None]:
     told = pa.chunked_array([pa.array(rule or [None] * len(given), pa.string())])
     with connect() as con:
-        return mark_doubled(con, SOURCE, given, told).to_pylist()
+        again = find_repeated_keys(con, SOURCE, given, told)
+        return mark_doubled(con, SOURCE, given, told, again).to_pylist()
 
 
 def test_of_equal_rows_one_stays_and_of_conflicting_ones_the_last_by_value() -> None:
