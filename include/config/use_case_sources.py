@@ -116,7 +116,7 @@ class Source(Strict):
     gaps: Literal["fail", "allow"] = Field(
         default="fail",
         description="An earlier partition that was never ingested. fail: what looks back on it is "
-        "refused. allow: it is passed over.",
+        "refused. allow: it is passed over; what was made without it is stale once it is there.",
     )
     late: Literal["refuse", "next"] | None = Field(
         default=None,

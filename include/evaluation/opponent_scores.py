@@ -16,7 +16,7 @@ from include.evaluation.gate import Check
 from include.features import feature_sets, frames
 from include.models import metrics as statistics
 from include.models.metrics import Interval, Numbers
-from include.pipeline.stage import Input, StageContext
+from include.pipeline.stage import GAP, Input, StageContext
 from include.pipeline.training_outputs import Manifest
 from include.pipeline.unseen import UNSEEN
 from include.point_in_time.row_copies import one_entity
@@ -24,9 +24,8 @@ from include.records.records import Model
 from include.training import splits
 
 LEFT_OUT = 0.1  # share of the evaluation rows that the opponent may have seen
-# In place of a digest, where a partition's features were not computed: they are needed, or the
-# sources allow that the partition has none.
-ABSENT, GAP = "absent", "gap"
+# In place of a digest, where a partition's features were not computed and are needed.
+ABSENT = "absent"
 
 
 @dataclass(frozen=True)

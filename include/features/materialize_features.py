@@ -10,7 +10,7 @@ is named, not fatal.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +25,7 @@ from include.features.view_rows import ViewRows, sources_of
 from include.lake.digests import combine, digest
 from include.pipeline.feature_outputs import FeatureOutputs, FeatureTable
 from include.pipeline.outputs import optional
-from include.pipeline.stage import Input, Outcome, ReadBack, Stage, StageContext, lost
+from include.pipeline.stage import GAP, Input, Outcome, ReadBack, Stage, StageContext, lost
 from include.pipeline.validation_outputs import ValidationOutputs
 from include.point_in_time import partitions
 from include.point_in_time.curated import curated_table
@@ -66,11 +66,15 @@ def inputs(context: StageContext) -> list[Input]:
     validated = _validated(context, views, sources)
     _refuse_other_contracts(context, validated, sources)
     versions = [Input("feature_set", each.version, each.version) for each in needed]
-    return versions + [
-        Input(f"curated/{name}", result.key, source.curated_digest)
-        for result in validated
-        for name, source in _outputs(context, result).sources.items()
-        if name in sources
+    return [
+        *versions,
+        *(
+            Input(f"curated/{name}", result.key, source.curated_digest)
+            for result in validated
+            for name, source in _outputs(context, result).sources.items()
+            if name in sources
+        ),
+        *_gaps(context, views, sources, {result.key for result in validated}),
     ]
 
 
@@ -158,13 +162,7 @@ def _validated(
     Where all sources allow gaps, only the partition itself must be there.
     """
     use_case, key = context.use_case, context.key
-    widest = max((view.lookback for view in views), default=timedelta(0))
-    histories = [use_case.sources[name].history for name in sources]
-    keys = sorted(
-        earlier
-        for earlier in partitions.lookback(use_case, key, widest)
-        if earlier == key or any(partitions.within(history, earlier) for history in histories)
-    )
+    keys = _lookback(context, views, sources)
     if not all(use_case.sources[name].gaps == "allow" for name in sources):
         return context.need("validate_data", keys)
     results = [context.result("validate_data", each) for each in keys]
@@ -172,6 +170,41 @@ def _validated(
     if any(result.key == key for result in done):
         return done
     return context.need("validate_data", [key])
+
+
+def _lookback(
+    context: StageContext, views: Iterable[FeatureView], sources: Sequence[str]
+) -> list[str]:
+    """Return the partition, and the earlier ones that views look back on and sources can have."""
+    use_case, key = context.use_case, context.key
+    widest = max((view.lookback for view in views), default=timedelta(0))
+    histories = [use_case.sources[name].history for name in sources]
+    return [
+        earlier
+        for earlier in partitions.lookback(use_case, key, widest)
+        if earlier == key or any(partitions.within(history, earlier) for history in histories)
+    ]
+
+
+def _gaps(
+    context: StageContext,
+    views: Iterable[FeatureView],
+    sources: Sequence[str],
+    there: Collection[str],
+) -> Iterator[Input]:
+    """Yield what stands for the partitions that are passed over, since sources may lack them.
+
+    One that blocked has a digest, that of no rows.
+    """
+    for key in _lookback(context, views, sources):
+        if key in there:
+            continue
+        result = context.result("validate_data", key)
+        recorded = {} if result is None else _outputs(context, result).sources
+        for name in sources:
+            if context.use_case.sources[name].kind == "events":
+                content = recorded[name].curated_digest if name in recorded else GAP
+                yield Input(f"curated/{name}", key, content)
 
 
 def _refuse_other_contracts(

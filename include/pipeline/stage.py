@@ -29,6 +29,11 @@ Mode = Literal["backfill", "live"]
 Target = Literal["data", "judged", "deployed"]
 
 
+# In place of the digest of a partition that was not there, where its sources allow that it never
+# comes: once it does, what was made without it counts as stale.
+GAP = "gap"
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """A partition that a stage reads, by the digest of its content."""

@@ -78,6 +78,18 @@ def label_lookback(
     return [key for key in keys if key in ingested]
 
 
+def label_gaps(
+    context: StageContext, ingested: Mapping[str, Mapping[str, IngestedSource]]
+) -> list[str]:
+    """Return the earlier partitions that labels are made without, since sources may lack them."""
+    sources = [context.use_case.sources[name] for name in label_events(context)]
+    return [
+        key
+        for key in sorted(_asked(context) - set(ingested))
+        if any(partitions.within(source.history, key) for source in sources)
+    ]
+
+
 def _asked(context: StageContext) -> set[str]:
     """Return the partition and those of its label's lookback, ingested or not."""
     if not label_events(context):

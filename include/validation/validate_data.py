@@ -23,7 +23,7 @@ from include.features import feature_sets
 from include.lake.digests import combine
 from include.pipeline import memo
 from include.pipeline.ingest_outputs import IngestOutputs
-from include.pipeline.stage import Input, Outcome, Stage, StageContext
+from include.pipeline.stage import GAP, Input, Outcome, Stage, StageContext
 from include.pipeline.validation_outputs import ValidationOutputs
 from include.point_in_time import partitions
 from include.validation import expectations
@@ -31,6 +31,7 @@ from include.validation.lookback import (
     JUDGED,
     ingested_sources,
     label_events,
+    label_gaps,
     label_lookback,
     recorded_results,
 )
@@ -69,7 +70,12 @@ def inputs(context: StageContext) -> list[Input]:
         for name, source in ingested[key].items()
         if key == context.key or name in events
     ]
-    return raw + _suite(context.use_case)
+    gaps = [
+        Input(context.table(f"raw/{name}"), key, GAP)
+        for key in label_gaps(context, ingested)
+        for name in events
+    ]
+    return raw + gaps + _suite(context.use_case)
 
 
 def compute(context: StageContext) -> Outcome:
@@ -129,7 +135,7 @@ def outdated(contexts: Sequence[StageContext]) -> list[str]:
         result.key
         for result in old
         if all(
-            raw.get((table, key)) == digest
+            raw.get((table, key), GAP) == digest
             for table, key, digest in result.reads
             if table.startswith(first.table("raw/"))
         )

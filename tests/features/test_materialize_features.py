@@ -9,7 +9,7 @@ import pytest
 
 from include.errors import MissingPartition
 from include.features import materialize_features
-from include.pipeline import ranges
+from include.pipeline import ranges, status
 from tests.builders.shop import DAY, HOUR, T0, YAML, Shop, arrive_week
 
 
@@ -82,6 +82,32 @@ def test_a_gap_is_allowed_where_all_sources_allow_it(tmp_path: Path) -> None:
     assert shop.run(2).state == "done"
     with pytest.raises(MissingPartition, match="2025-01-04"):
         shop.run(3)
+
+
+def test_what_was_made_without_a_partition_is_stale_once_that_is_there(tmp_path: Path) -> None:
+    """Else the features would be without its rows for ever, and depend on the order of runs."""
+    yaml = YAML.replace("    key: [", "    gaps: allow\n    key: [")
+    shop, forward = Shop(tmp_path / "shop", yaml), Shop(tmp_path / "forward", yaml)
+    orders = [[(day, 1, 1.0 + day, T0 + day * DAY, T0 + day * DAY)] for day in range(4)]
+
+    def kinds() -> dict[str, str]:
+        return {row.key: row.kind for row in status.status_rows(shop.records, shop.use_case)}
+
+    for day in (0, 3):
+        shop.arrive(day, orders[day])
+        shop.run(day)
+    shop.arrive(2, state="blocked")
+    shop.run(3)
+    assert kinds()[shop.key(3)] != "stale"  # nothing has come of what is missing or blocked
+    for day in (1, 2):
+        shop.arrive(day, orders[day])
+        assert kinds()[shop.key(3)] == "stale"
+        assert not shop.run(3).reused
+        assert kinds()[shop.key(3)] != "stale"
+    for day in range(4):
+        forward.arrive(day, orders[day])
+        forward.run(day)
+    assert reports(shop, range(3, 4)) == reports(forward, range(3, 4))
 
 
 @pytest.mark.slow

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from include.pipeline import status
 from include.pipeline.validation_outputs import LabelTable, ValidationOutputs
 from include.validation.lookback import recorded_results
+from tests.builders.intake import HEAD, Intake
+
+GOOD_DAYS = HEAD + "".join(
+    f"{day},1,2026-01-0{day}T10:00:00Z,2026-01-0{day}T10:00:00Z,10,1\n" for day in (1, 2, 3)
+)
 
 SOURCE = {
     "table": "shop/curated/orders@d0e39da2f0",
@@ -79,3 +86,31 @@ def test_results_of_a_range_are_those_of_the_stage_and_keys() -> None:
     ]
     (one,) = recorded_results(context, "validate_data", {"2026-01-02", "2026-01-09"})
     assert (one.stage, one.key) == ("validate_data", "2026-01-02")
+
+
+def test_labels_made_without_a_partition_are_stale_once_that_is_there(tmp_path: Path) -> None:
+    """A source may lack it (`gaps: allow`), so they are made; what it brings is not among them."""
+    made = Intake(tmp_path, more="gaps: allow")
+    file = made.folder / "shop.yaml"
+    text = file.read_text()
+    label = next(line for line in text.splitlines() if line.startswith("label:"))
+    sql = (
+        "SELECT customer_id, min(event_timestamp) AS event_timestamp, max(event_timestamp) AS "
+        "label_timestamp, count(*) > 2 AS label FROM orders GROUP BY customer_id"
+    )
+    file.write_text(text.replace(label, f"label: {{sql: '{sql}', lookback: 9d, delay: 1d}}"))
+    made.put(GOOD_DAYS)
+    first, gap, last = "2026-01-01", "2026-01-02", "2026-01-03"
+    for key in (first, last):
+        made.ingest(key)
+        made.validate(key)
+    without = made.result("validate_data", last).digest
+
+    def kinds() -> dict[str, str]:
+        return {row.key: row.kind for row in status.status_rows(made.records, made.use_case)}
+
+    assert "stale" not in kinds().values()
+    made.ingest(gap)
+    assert kinds()[last] == "stale"
+    assert made.validate(last).digest != without
+    assert kinds()[last] != "stale"
