@@ -110,7 +110,10 @@ def score(
         ),
     ] = None,
 ) -> None:
-    """Score every entity as of the end of a partition; write the table into the lake and as CSV."""
+    """Score every entity that is alive as of the end of a partition, into the lake and as CSV.
+
+    Alive is who has a feature that has not expired.
+    """
     from include.scoring import score_entities
 
     settings = current_settings()

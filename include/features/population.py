@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
@@ -58,20 +59,45 @@ def population_at(
     (`alive_column`).
     """
     frame = answers_at(lake, use_case, feature_set, as_of, versions=versions)
+    rows = frame.select([feature_set.key, *feature_set.feature_types])
+    alive_by_view = _alive(frame, use_case, feature_set, as_of)
+    for view in feature_set.views:
+        rows = rows.append_column(alive_column(view), alive_by_view[view.name])
+    return rows.filter(_in_any(alive_by_view))
+
+
+def living_frame_at(
+    lake: Lake, use_case: UseCase, feature_set: FeatureSet, as_of: datetime
+) -> pa.Table:
+    """Return the rows of `entity_frame_at` of the entities for which a view is alive at `as_of`.
+
+    Of who is only remembered, to tell stale from unknown, every feature is null.
+    """
+    frame = answers_at(lake, use_case, feature_set, as_of)
+    rows = frame.select([feature_set.key, "event_timestamp", *feature_set.feature_types])
+    return rows.filter(_in_any(_alive(frame, use_case, feature_set, as_of)))
+
+
+def _alive(
+    frame: pa.Table, use_case: UseCase, feature_set: FeatureSet, as_of: datetime
+) -> dict[str, pa.Array]:
+    """Return for which rows of `answers_at` each view is alive, by its name."""
     moment = as_of + max(view.availability for view in feature_set.views)
     horizon = pa.scalar(
         (Calendar.of(use_case).horizon(moment) - _EPOCH) // _MICROSECOND, pa.int64()
     )
-    alive_in_any = pa.array(np.zeros(len(frame), dtype=bool))
-    rows = frame.select([feature_set.key, *feature_set.feature_types])
+    alive = {}
     for view in feature_set.views:
         newest = frame.column(newest_column(view)).cast(TIMESTAMP).cast(pa.int64())
         age = pc.subtract(horizon, newest)
         # An entity without a row of the view has no age: it is not alive there.
-        alive = pc.fill_null(pc.less_equal(age, view.ttl // _MICROSECOND), False).combine_chunks()
-        alive_in_any = pc.or_(alive_in_any, alive)
-        rows = rows.append_column(alive_column(view), alive)
-    return rows.filter(alive_in_any)
+        young = pc.less_equal(age, view.ttl // _MICROSECOND)
+        alive[view.name] = pc.fill_null(young, False).combine_chunks()
+    return alive
+
+
+def _in_any(alive_by_view: Mapping[str, pa.Array]) -> pa.Array:
+    return reduce(pc.or_, alive_by_view.values())
 
 
 def alive_column(view: FeatureView) -> str:

@@ -1,4 +1,4 @@
-"""Score every entity as of a partition, into the lake's table `scores` and as CSV."""
+"""Score every entity that is alive as of a partition, into the lake's table `scores` and as CSV."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def score(
     output: Path | None = None,
     actor: str = "cli",
 ) -> Scored:
-    """Score all entities as of a partition by the model that `find_model` names.
+    """Score all entities that are alive as of a partition by the model that `find_model` names.
+
+    Whose features have all expired gets neither score nor decision: there is nothing to go by.
 
     Rows: entity key, event_timestamp (of the features), score, decision, version, model_digest.
 
@@ -84,7 +86,7 @@ def score(
     store = ArtefactStore.of(settings)
     predictor = load_model(find_bundle(store, model), model.model_digest)
     predictor.check_golden()  # by the code and the libraries of now, which may not be its own
-    frame = population.entity_frame_at(lake, use_case, feature_set, period.as_of)
+    frame = population.living_frame_at(lake, use_case, feature_set, period.as_of)
     rows = _score_rows(use_case, frame, predictor, model)
     lease = records.leases.claim(
         use_case.name,

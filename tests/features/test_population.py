@@ -50,6 +50,11 @@ def test_an_entity_frame_sees_no_later_partition_and_keeps_who_is_stale(shop: Sh
     ttl = shop.feature_set.ttl
     assert last[1]["event_timestamp"] + ttl == gone + 4 * DAY  # the visit view's own ttl
     assert last[1]["event_timestamp"] + ttl < shop.as_of(7)
+    for day, whole in ((1, first.to_pylist()), (7, last[:1])):  # nothing of customer 2 is alive
+        living = population.living_frame_at(
+            shop.lake, shop.use_case, shop.feature_set, shop.as_of(day)
+        )
+        assert living.to_pylist() == whole
 
 
 def test_availability_moves_the_moment_of_an_entity_frame(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -18,10 +19,13 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ConfigError, EvergreenError, SourceError
 from include.lake.tables import Lake
+from include.lake.vacuum import tables_below
 from include.point_in_time.curated import scores_table
 from include.records.records import AuditEntry, Model, Records
 from include.scoring import score_entities
 from tests.builders.judging import NOW, visits_use_case
+from tests.builders.shop import DAY as ONE_DAY
+from tests.builders.shop import T0, Shop, run_days
 
 DAY = "2026-01-01"
 
@@ -119,6 +123,34 @@ def test_a_model_that_gives_no_numbers_writes_nothing(
     scorer: Any = Scorer(scores)
     with pytest.raises(EvergreenError, match=r"version 3 gave . scores that are no numbers"):
         score_entities._score_rows(use_case, entities(2), scorer, model(3))
+
+
+def test_who_has_left_gets_no_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of their features are null; the node refuses them, and so it does who is unknown."""
+    shop = Shop(tmp_path)
+    run_days(shop, 2)  # customer 2 visited on the second day, and never again
+    for day in range(2, 8):
+        shop.arrive(day, [(day, 1, 1.0, T0 + day * ONE_DAY, T0 + day * ONE_DAY)])
+        shop.run(day)
+    scorer: Any = SimpleNamespace(
+        schema=None, check_golden=lambda: None, many=lambda frame: np.full(len(frame), 0.5)
+    )
+    champion = replace(model(1), use_case="shop", feature_set=shop.feature_set.version)
+    shop.records.models.add(champion)
+    monkeypatch.setattr(score_entities, "columns_of", lambda frame, schema: frame)
+    monkeypatch.setattr(score_entities, "find_bundle", lambda store, model: tmp_path)
+    monkeypatch.setattr(score_entities, "load_model", lambda path, digest: scorer)
+    for day, customers in ((1, [1, 2]), (7, [1])):
+        made = score_entities.score(
+            shop.use_case,
+            shop.key(day),
+            settings=shop.settings,
+            records=shop.records,
+            version=1,
+        )
+        (table,) = [name for name in tables_below(shop.lake, "shop") if "/scores" in name]
+        rows = shop.lake.read(table, keys=[shop.key(day)])
+        assert (made.rows, sorted(rows["customer_id"].to_pylist())) == (len(customers), customers)
 
 
 @pytest.fixture
