@@ -66,14 +66,9 @@ def required_at(use_case: UseCase, feature_set: FeatureSet, key: str) -> list[st
 
 
 def keep_answerable(
-    records: Records,
-    use_case: UseCase,
-    feature_set: FeatureSet,
-    rows: pa.Table,
-    *,
-    until: str | None = None,
+    records: Records, use_case: UseCase, feature_set: FeatureSet, rows: pa.Table
 ) -> pa.Table:
-    """Return the decisions whose `required_partitions` (up to `until`) all hold the set.
+    """Return the decisions whose `required_partitions` all hold the set.
 
     Those are the ones of which a part of the history can tell.
     """
@@ -86,7 +81,7 @@ def keep_answerable(
     period_keys = _period_keys(use_case, rows)
     answerable = []
     for key in np.unique(period_keys).tolist():
-        lower, upper = _reach(use_case, feature_set, key, until)
+        lower, upper = _reach(use_case, feature_set, key, None)
         if lower > upper or computed.issuperset(partitions.between(use_case, lower, upper)):
             answerable.append(key)
     return rows.filter(pa.array(np.isin(period_keys, answerable)))

@@ -202,7 +202,7 @@ def _examine(
         )
         return trial
     # The oldest look back on what was not loaded here.
-    rows = frames.keep_answerable(records, use_case, current, spine.rows, until=key)
+    rows = frames.keep_answerable(records, use_case, current, spine.rows)
     rows = rows if len(rows) else spine.rows  # where none can, the frame says what is missing
     whole = rows
     first = pc.min(rows.column(EVENT)).as_py()
@@ -221,7 +221,6 @@ def _examine(
         rows,
         frames.table_versions(lake, use_case, current),
         records=records,
-        until=key,
     )
     for name in frame.column_names:
         column = frame.column(name)
