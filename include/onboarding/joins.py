@@ -141,18 +141,23 @@ def best_match(main: Table, columns: Sequence[Profile], other: Table) -> Match:
     best: Match | None = None
     namesake: Match | None = None
     for here in columns:
+        # Those of the main table once, not once a column of the other.
+        mine_by_reading: dict[bool, set[str]] = {}
         for there in other.columns:
             is_named = _names_the_same(here, there)
             if there.type not in ("int64", "string") or not there.distinct:
                 continue
             if there.distinct < min(_DIFFERENT, here.distinct) and not is_named:
                 continue
-            mine, theirs = _values(main, here, there), _values(other, there, here)
+            as_texts = _are_texts(here, there)
+            if as_texts not in mine_by_reading:
+                mine_by_reading[as_texts] = _values(main, here, there)
+            mine, theirs = mine_by_reading[as_texts], _values(other, there, here)
             common = len(mine & theirs)
             match = Match(here, there, common / max(1, len(mine)), common / max(1, len(theirs)))
             if best is None or _rank(match) > _rank(best):
                 best = match
-            if is_named:
+            if is_named and (namesake is None or _share(match) > _share(namesake)):
                 namesake = match
     if best is not None and namesake is not None and _share(namesake) < LEAST_MATCH:
         raise ConfigError(_not_alike(main, other, namesake, best))
@@ -181,8 +186,13 @@ def _share(match: Match) -> float:
 
 def _names_the_same(here: Profile, there: Profile) -> bool:
     """Tell whether two columns have a name that says whose ids they hold."""
-    name = plain(here.header) or here.header.lower()  # of other letters nothing is left
-    return name == (plain(there.header) or there.header.lower()) and name not in _OWN_ROWS
+    name = _name_of(here)
+    return name == _name_of(there) and name not in _OWN_ROWS
+
+
+def _name_of(column: Profile) -> str:
+    # Of other letters `plain` leaves nothing: each of two ids would be called `id`.
+    return plain(column.header) if column.header.isascii() else column.header.lower()
 
 
 def _not_alike(main: Table, other: Table, namesake: Match, best: Match) -> str:
@@ -207,13 +217,17 @@ def _values(table: Table, column: Profile, other: Profile) -> set[str]:
     Where one of them has texts both are texts: `1001.0` is 1001 as a number alone.
     """
     value, rows = text(column.header), "given"
-    if "string" in (column.type, other.type) and not column.made:
+    if _are_texts(column, other) and not column.made:
         value, rows = f"nullif({plain_value(quote(column.header))}, '')", "raw"
     found = table.rows_of(
         f"SELECT DISTINCT {value} AS v FROM {rows} WHERE v IS NOT NULL ORDER BY "
         f"hash(v) LIMIT {MAX_VALUES}"
     )
     return {str(row[0]) for row in found}
+
+
+def _are_texts(one: Profile, other: Profile) -> bool:
+    return "string" in (one.type, other.type)
 
 
 def _same_moments(main: Table, roles: Roles, other: Table, key: Profile, event: Profile) -> bool:

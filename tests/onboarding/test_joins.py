@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,3 +172,41 @@ def test_numbers_with_a_point_are_no_ids_where_ids_are_texts(tmp_path: Path) -> 
     numbers = table_of(tmp_path, "numbers", {**OUTCOMES})
     drafted = draft_table(numbers, others=[(table_of(tmp_path, "facts", facts), "facts.csv")])
     assert drafted.joined[0].match.found_here == 1
+
+
+def test_the_ids_of_the_first_table_are_read_once_for_all_columns_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a column would be minutes for a wide table of a million ids."""
+    main = table_of(tmp_path, "outcomes", OUTCOMES)
+    wide: Rows = {"loan": IDS} | {f"n{place}": IDS for place in range(6)}
+    other = table_of(tmp_path, "wide", wide | {"note": [f"of {n}" for n in IDS]})
+    asked: list[str] = []
+    rows_of = main.rows_of
+
+    def rows_asked(query: str) -> list[tuple[Any, ...]]:
+        asked.append(query)
+        return rows_of(query)
+
+    monkeypatch.setattr(main, "rows_of", rows_asked)
+    assert best_match(main, main.columns[:1], other).there.header == "loan"
+    assert len(asked) == 2  # as numbers, and as texts
+
+
+@pytest.mark.parametrize("names", [("loan-no", "loan_no"), ("loan_no", "loan-no")])
+def test_of_two_columns_of_the_same_name_the_one_with_the_ids_joins(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    """Another table's own count beside them, once two were put together."""
+    main = table_of(tmp_path, "outcomes", {"loan_no": IDS, "repaid": LABELS})
+    both = {"loan_no": IDS, "loan-no": [n + 1 for n in range(N)]}
+    other = table_of(tmp_path, "both", {name: both[name] for name in names})
+    assert best_match(main, main.columns[:1], other).there.header == "loan_no"
+
+
+def test_a_name_in_other_letters_is_a_name_too(tmp_path: Path) -> None:
+    """Of `客户ID` and `页ID` nothing but `id` was left, which every table has."""
+    main = table_of(tmp_path, "outcomes", {"客户ID": list(range(1, N + 1)), "repaid": LABELS})
+    rows: Rows = {"客户ID": [n % 12 + 1 for n in range(N)], "页ID": list(range(1, N + 1))}
+    other = table_of(tmp_path, "visits", rows)
+    assert best_match(main, main.columns[:1], other).there.header == "客户ID"
