@@ -122,7 +122,9 @@ class AppendedTable:
         with connect() as con:
             con.register("wanted", pa.table({"key": pa.array(sorted(keys), pa.string())}))
             found = con.execute(
-                f"SELECT DISTINCT {quote(self._key)} FROM read_parquet([{listed}]) "
+                # Nor is a folder above the lake that is called as the key (`segment=a`) its value.
+                f"SELECT DISTINCT {quote(self._key)} "
+                f"FROM read_parquet([{listed}], hive_partitioning = false) "
                 f"WHERE {quote(self._key)} BETWEEN ? AND ? "
                 f"AND {quote(self._key)} IN (SELECT key FROM wanted)",
                 [min(keys), max(keys)],

@@ -72,6 +72,14 @@ def test_what_is_there_is_found_by_files_that_may_hold_it(table: AppendedTable) 
     assert table.held(["y", "z"]) == {"z"}
 
 
+def test_what_is_there_is_found_whatever_folders_above_the_lake_are_called(tmp_path: Path) -> None:
+    """Else all that was imported would be imported once more."""
+    lake = Lake(str(tmp_path / "segment=x"))
+    table = AppendedTable(lake, "loans/log", key="segment", statistics=("segment", "line"))
+    table.append(SCHEMA, lambda: rows("a", "b"), fence())
+    assert table.held(["a", "b", "x"]) == {"a", "b"}
+
+
 def test_a_commit_that_another_writer_was_faster_with_is_made_again(table: AppendedTable) -> None:
     table.append(SCHEMA, lambda: rows("a"), fence(1))
     asked: list[str] = []

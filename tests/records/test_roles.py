@@ -224,7 +224,8 @@ def test_a_node_takes_the_challenger_back(node: Records) -> None:
     assert (route.champion, route.previous, route.challenger, route.weight) == (2, 1, None, 0.0)
 
 
-def test_a_node_rolls_back_twice_where_a_good_model_is_left(node: Records, worker: Records) -> None:
+def release_a_fourth(worker: Records) -> None:
+    """Let model 4 serve in place of model 2, which is the one before then."""
     worker.models.add(model(4))
     worker.routes.change(
         NAME,
@@ -232,6 +233,10 @@ def test_a_node_rolls_back_twice_where_a_good_model_is_left(node: Records, worke
         entry=entry("release"),
         partition="2026-03-04",
     )
+
+
+def test_a_node_rolls_back_twice_where_a_good_model_is_left(node: Records, worker: Records) -> None:
+    release_a_fourth(worker)
     assert take_back(node, NAME, Order("me", "bad", version=4)).route.previous == 1
     assert take_back(node, NAME, Order("me", "bad", version=2)).route.champion == 1
 
@@ -239,13 +244,7 @@ def test_a_node_rolls_back_twice_where_a_good_model_is_left(node: Records, worke
 @pytest.mark.parametrize("is_told", [True, False], ids=["late", "by a version before"])
 def test_a_node_goes_past_a_model_on_hold(node: Records, worker: Records, is_told: bool) -> None:
     """A model that a node took back without records, when another was released meanwhile."""
-    worker.models.add(model(4))
-    worker.routes.change(
-        NAME,
-        set={"champion": 4, "previous": 2},
-        entry=entry("release"),
-        partition="2026-03-04",
-    )
+    release_a_fourth(worker)
     if is_told:
         late = Late(NAME, "sha256:2", 2, "me", "", "bad", "r2", utc_now().isoformat(), "n1")
         route = take_back_late(node, late)

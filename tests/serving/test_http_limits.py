@@ -30,20 +30,26 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 
 @pytest.fixture(scope="module")
-def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node with those limits that serves a model."""
-    desk = Desk(tmp_path_factory.mktemp("counted"))
-    desk.train(1)
-    desk.record_route(champion=1)
-    with desk.node(setup=LIMITS) as running:
-        running.serves(1)
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node with the time-outs of the product, for clients that a busy machine may hold up."""
+    with serving(Desk(tmp_path_factory.mktemp("patient"))) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node with the time-outs of the product, for clients that a busy machine may hold up."""
-    with Desk(tmp_path_factory.mktemp("patient")).node() as running:
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node with those short limits that serves a model."""
+    with serving(Desk(tmp_path_factory.mktemp("hasty")), setup=LIMITS) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def serving(desk: Desk, **options: str) -> Iterator[Node]:
+    """Run a node that serves a model."""
+    desk.train(1)
+    desk.record_route(champion=1)
+    with desk.node(**options) as running:
+        running.serves(1)
         yield running
 
 
@@ -90,20 +96,25 @@ LIVE = b"GET /live HTTP/1.1\r\nhost: localhost\r\n"
 
 
 @pytest.mark.parametrize(
-    ("sent", "statuses"),
+    ("which", "sent", "statuses"),
     [
-        (b"", {("", "", 408): 1}),
-        (b"POST /v1/x/predict HTTP/1.1\r\nhost: localhost\r\ncontent-le", {("", "", 408): 1}),
-        (POST + b"content-length: 9\r\n\r\n{", {("loans", "predict", 408): 1}),
-        (b"GARBAGE\r\n\r\n", {("", "", 400): 1}),
-        (CHUNKED + b"ZZ\r\n", {("loans", "predict", 400): 1}),
+        ("hasty", b"", {("", "", 408): 1}),
         (
+            "hasty",
+            b"POST /v1/x/predict HTTP/1.1\r\nhost: localhost\r\ncontent-le",
+            {("", "", 408): 1},
+        ),
+        ("hasty", POST + b"content-length: 9\r\n\r\n{", {("loans", "predict", 408): 1}),
+        ("patient", b"GARBAGE\r\n\r\n", {("", "", 400): 1}),
+        ("patient", CHUNKED + b"ZZ\r\n", {("loans", "predict", 400): 1}),
+        (
+            "patient",
             LIVE + b"\r\n" + CHUNKED + b"ZZ\r\n",
             {("", "live", 200): 1, ("", "", 400): 1},
         ),
-        (LIVE + b"content-length: 5\r\n\r\n", {("", "live", 200): 1}),
-        (GET + b"x-long: " + b"h" * MAX_HEAD + b"\r\n\r\n", {("", "", 431): 1}),
-        (POST + b"content-length: 90000000\r\n\r\n", {("loans", "predict", 413): 1}),
+        ("hasty", LIVE + b"content-length: 5\r\n\r\n", {("", "live", 200): 1}),
+        ("patient", GET + b"x-long: " + b"h" * MAX_HEAD + b"\r\n\r\n", {("", "", 431): 1}),
+        ("hasty", POST + b"content-length: 90000000\r\n\r\n", {("loans", "predict", 413): 1}),
     ],
     ids=[
         "nothing",
@@ -118,14 +129,19 @@ LIVE = b"GET /live HTTP/1.1\r\nhost: localhost\r\n"
     ],
 )
 def test_a_request_that_is_refused_by_hand_is_counted_once(
-    counted: Node, sent: bytes, statuses: dict[tuple[str, str, int], int]
+    request: pytest.FixtureRequest,
+    which: str,
+    sent: bytes,
+    statuses: dict[tuple[str, str, int], int],
 ) -> None:
-    before = answers(counted)
-    with connect(counted, sent) as client:
+    """Only of what does not come whole a node waits for as long as its limits say."""
+    node: Node = request.getfixturevalue(which)
+    before = answers(node)
+    with connect(node, sent) as client:
         given = answer(client)
     told = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", given)]
     assert sorted(told) == sorted(status for _, _, status in statuses)
-    until(lambda: answers(counted) - before == statuses, what="the count of the answers")
+    until(lambda: answers(node) - before == statuses, what="the count of the answers")
 
 
 def answers(node: Node) -> Counter[tuple[str, str, int]]:
